@@ -1,0 +1,116 @@
+use std::fmt;
+use std::sync::Arc;
+
+use crate::limits::within;
+use crate::{Error, Limits, text};
+
+/// The identifier of an event, as clients see it and send it back in `Last-Event-ID`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EventId(Arc<str>);
+
+impl EventId {
+    /// Parses an `id` supplied by a publisher (section "Publication").
+    ///
+    /// # Errors
+    /// Refuses an empty id, forbidden characters, a leading `#`, the reserved word `earliest` and
+    /// one over the length limit.
+    pub fn parse(value: &str, limits: &Limits) -> Result<Self, Error> {
+        within("id", value.len(), limits.id_length)?;
+        if value.is_empty() {
+            return Err(Error::invalid("id", "is empty"));
+        }
+        text::check("id", value)?;
+        if value.starts_with('#') {
+            return Err(Error::invalid("id", "must not start with \"#\""));
+        }
+        if value == LastEventId::EARLIEST {
+            return Err(Error::invalid("id", "\"earliest\" is reserved"));
+        }
+        Ok(Self(value.into()))
+    }
+
+    /// An id made by the hub from 16 random bytes: a `urn:uuid:` of version 4.
+    ///
+    /// Random rather than ordered, because a cursor may name an event that its reader is not
+    /// allowed to read, and must then tell neither its time nor its place ("Authorization on
+    /// Event Replay").
+    #[must_use]
+    pub fn from_random(mut bytes: [u8; 16]) -> Self {
+        use std::fmt::Write;
+        bytes[6] = (bytes[6] & 0x0f) | 0x40;
+        bytes[8] = (bytes[8] & 0x3f) | 0x80;
+        let mut id = String::with_capacity(45);
+        id.push_str("urn:uuid:");
+        for (at, byte) in bytes.iter().enumerate() {
+            if matches!(at, 4 | 6 | 8 | 10) {
+                id.push('-');
+            }
+            // Writing to a String cannot fail.
+            let _ = write!(id, "{byte:02x}");
+        }
+        Self(id.into())
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The type of an event: the SSE `event` field (section "Publication").
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventType(Arc<str>);
+
+impl EventType {
+    /// Parses a `type` supplied by a publisher.
+    ///
+    /// # Errors
+    /// Refuses forbidden characters, the reserved value `mercure` and one over the length limit.
+    pub fn parse(value: &str, limits: &Limits) -> Result<Self, Error> {
+        within("type", value.len(), limits.type_length)?;
+        text::check("type", value)?;
+        if value == "mercure" {
+            return Err(Error::invalid("type", "\"mercure\" is reserved for events of the hub"));
+        }
+        Ok(Self(value.into()))
+    }
+
+    /// The type as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Where a subscriber wants to resume (section "Reconciliation").
+///
+/// Any text is acceptable here: what no retained event bears is simply unknown to the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LastEventId {
+    /// Everything that the log still holds.
+    Earliest,
+    /// Everything after the event with this id.
+    After(Arc<str>),
+}
+
+impl LastEventId {
+    /// The reserved word for "the beginning".
+    pub const EARLIEST: &'static str = "earliest";
+
+    /// Reads a header or parameter value; an empty one means "not given".
+    #[must_use]
+    pub fn parse(value: &str) -> Option<Self> {
+        match value {
+            "" => None,
+            Self::EARLIEST => Some(Self::Earliest),
+            id => Some(Self::After(id.into())),
+        }
+    }
+}

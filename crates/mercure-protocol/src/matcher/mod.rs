@@ -1,0 +1,198 @@
+//! Topic matchers (1.0) and topic selectors (0.x): one type, one way to evaluate.
+
+mod template;
+mod urlpattern;
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use self::template::Template;
+use self::urlpattern::{UrlPattern, UrlView};
+use crate::limits::within;
+use crate::{Error, HubUrl, Limits, text};
+
+#[cfg(test)]
+mod tests;
+
+/// How a matcher's text is interpreted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MatcherType {
+    /// 1.0: byte-for-byte comparison (section "Exact Matching").
+    Exact,
+    /// 1.0: URL Pattern (section "URL Pattern").
+    UrlPattern,
+    /// 0.x: equality, or a URI template that could have expanded to the topic ("Topic Selectors").
+    Selector,
+}
+
+impl MatcherType {
+    /// The 1.0 type that a query parameter selects.
+    #[must_use]
+    pub fn from_parameter(name: &str) -> Option<Self> {
+        match name {
+            "match" | "match_exact" => Some(Self::Exact),
+            "match_urlpattern" => Some(Self::UrlPattern),
+            _ => None,
+        }
+    }
+
+    /// The 1.0 type that a `match_type` claim selects.
+    #[must_use]
+    pub fn from_claim(name: &str) -> Option<Self> {
+        match name {
+            "exact" => Some(Self::Exact),
+            "urlpattern" => Some(Self::UrlPattern),
+            _ => None,
+        }
+    }
+}
+
+/// An expression matched against topics. Two matchers are equal if type and text are.
+#[derive(Clone)]
+pub struct Matcher {
+    kind: MatcherType,
+    text: Arc<str>,
+    test: Test,
+}
+
+#[derive(Clone)]
+enum Test {
+    Any,
+    Equal,
+    Template(Arc<Template>),
+    UrlPattern(Arc<UrlPattern>),
+}
+
+/// What every topic that a matcher can match has in common: the way to find the matcher in an
+/// index without evaluating it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route<'a> {
+    /// Matches every topic.
+    Any,
+    /// Matches this topic only.
+    Exact(&'a str),
+    /// Matches topics that start with this text.
+    TopicPrefix(&'a str),
+    /// Matches topics whose [`TopicView::url_key`] starts with this text.
+    UrlPrefix(&'a str),
+}
+
+impl Matcher {
+    /// Parses a matcher. `*` is the wildcard whatever the type.
+    ///
+    /// # Errors
+    /// Refuses an empty matcher, forbidden characters, a malformed or too complex pattern, and
+    /// one over the length limit. A 0.x selector that is no valid template is compared as text.
+    pub fn parse(
+        kind: MatcherType,
+        value: &str,
+        hub: &HubUrl,
+        limits: &Limits,
+    ) -> Result<Self, Error> {
+        within("topic matcher", value.len(), limits.matcher_length)?;
+        if value.is_empty() {
+            return Err(Error::invalid("topic matcher", "is empty"));
+        }
+        text::check("topic matcher", value)?;
+        let test = match kind {
+            _ if value == "*" => Test::Any,
+            MatcherType::Exact => Test::Equal,
+            MatcherType::UrlPattern => Test::UrlPattern(Arc::new(UrlPattern::parse(value, hub)?)),
+            MatcherType::Selector => match Template::parse(value)? {
+                Some(template) => Test::Template(Arc::new(template)),
+                None => Test::Equal,
+            },
+        };
+        Ok(Self { kind, text: value.into(), test })
+    }
+
+    /// How the text is interpreted.
+    #[must_use]
+    pub fn kind(&self) -> MatcherType {
+        self.kind
+    }
+
+    /// The text as given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether the matcher selects the topic.
+    #[must_use]
+    pub fn matches(&self, topic: &TopicView<'_>) -> bool {
+        match &self.test {
+            Test::Any => true,
+            Test::Equal => topic.topic == &*self.text,
+            Test::Template(template) => topic.topic == &*self.text || template.matches(topic.topic),
+            Test::UrlPattern(pattern) => topic.url().is_some_and(|url| pattern.matches(url)),
+        }
+    }
+
+    /// Where to file the matcher in an index.
+    #[must_use]
+    pub fn route(&self) -> Route<'_> {
+        match &self.test {
+            Test::Any => Route::Any,
+            Test::Equal => Route::Exact(&self.text),
+            Test::Template(template) => Route::TopicPrefix(template.prefix()),
+            Test::UrlPattern(pattern) => Route::UrlPrefix(pattern.prefix()),
+        }
+    }
+}
+
+impl PartialEq for Matcher {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.text == other.text
+    }
+}
+
+impl Eq for Matcher {}
+
+impl Hash for Matcher {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.kind.hash(state);
+        self.text.hash(state);
+    }
+}
+
+impl fmt::Debug for Matcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}({:?})", self.kind, self.text)
+    }
+}
+
+/// A topic under evaluation: parsed as a URL at most once, and only if a pattern asks.
+#[derive(Debug)]
+pub struct TopicView<'a> {
+    topic: &'a str,
+    hub: &'a HubUrl,
+    url: OnceCell<Option<UrlView>>,
+}
+
+impl<'a> TopicView<'a> {
+    /// A view of a topic; relative ones are resolved against the hub's URL.
+    #[must_use]
+    pub fn new(topic: &'a str, hub: &'a HubUrl) -> Self {
+        Self { topic, hub, url: OnceCell::new() }
+    }
+
+    /// The topic as text.
+    #[must_use]
+    pub fn as_str(&self) -> &'a str {
+        self.topic
+    }
+
+    /// The text that [`Route::UrlPrefix`] is a prefix of; `None` if no URL pattern can match.
+    #[must_use]
+    pub fn url_key(&self) -> Option<Cow<'_, str>> {
+        self.url().map(UrlView::key)
+    }
+
+    fn url(&self) -> Option<&UrlView> {
+        self.url.get_or_init(|| self.hub.resolve(self.topic).map(|url| UrlView::new(&url))).as_ref()
+    }
+}

@@ -1,0 +1,159 @@
+//! URI templates (RFC 6570, all four levels), matched in reverse: could this template have
+//! expanded to that topic?
+//!
+//! A template becomes one anchored regular expression of the `regex` crate: linear matching time,
+//! bounded size. Where several expansions are possible (lists, absent variables, exploded maps),
+//! the expression accepts their union.
+
+use std::fmt::Write;
+
+use regex::{Regex, RegexBuilder};
+
+use crate::Error;
+
+/// Bound on a compiled template, in bytes.
+const COMPILED_SIZE: usize = 512 * 1024;
+
+/// Unreserved characters of RFC 3987 (IRIs), and percent-encoded octets.
+const UNRESERVED: &str = "(?:[A-Za-z0-9._~\\u{A0}-\\u{D7FF}\\u{F900}-\\u{FDCF}\
+                          \\u{FDF0}-\\u{FFEF}\\u{10000}-\\u{EFFFD}-]|%[0-9A-Fa-f]{2})";
+/// The same and the reserved characters of RFC 3986.
+const RESERVED: &str = "(?:[A-Za-z0-9._~\\u{A0}-\\u{D7FF}\\u{F900}-\\u{FDCF}\\u{FDF0}-\\u{FFEF}\
+                        \\u{10000}-\\u{EFFFD}:/?#\\[\\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})";
+
+#[derive(Debug)]
+pub(super) struct Template {
+    prefix: Box<str>,
+    regex: Regex,
+}
+
+impl Template {
+    /// Parses a template. `None` if the text holds no expression or is no valid template: then it
+    /// is an ordinary string.
+    pub(super) fn parse(text: &str) -> Result<Option<Self>, Error> {
+        let Some(prefix_end) = text.find('{') else { return Ok(None) };
+        let Some(source) = expression_of(text) else { return Ok(None) };
+        let regex = RegexBuilder::new(&source)
+            .size_limit(COMPILED_SIZE)
+            .dfa_size_limit(COMPILED_SIZE)
+            .build()
+            .map_err(|_| Error::invalid("topic matcher", "is too complex a URI template"))?;
+        Ok(Some(Self { prefix: text[..prefix_end].into(), regex }))
+    }
+
+    pub(super) fn matches(&self, topic: &str) -> bool {
+        self.regex.is_match(topic)
+    }
+
+    /// The literal text before the first expression.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+}
+
+/// The regular expression of a template; `None` if the template is not valid.
+fn expression_of(text: &str) -> Option<String> {
+    let mut out = String::from("\\A");
+    let mut rest = text;
+    while let Some(open) = rest.find(['{', '}']) {
+        out.push_str(&regex::escape(&rest[..open]));
+        let body = rest[open..].strip_prefix('{')?;
+        let close = body.find('}')?;
+        push_expression(&mut out, &body[..close])?;
+        rest = &body[close + 1..];
+    }
+    out.push_str(&regex::escape(rest));
+    out.push_str("\\z");
+    Some(out)
+}
+
+struct Variable<'a> {
+    name: &'a str,
+    explode: bool,
+    max_length: Option<u16>,
+}
+
+impl<'a> Variable<'a> {
+    fn parse(spec: &'a str) -> Option<Self> {
+        let (name, explode, max_length) = if let Some(name) = spec.strip_suffix('*') {
+            (name, true, None)
+        } else if let Some((name, length)) = spec.split_once(':') {
+            let well_formed = !length.starts_with('0') && length.len() <= 4;
+            (name, false, Some(length.parse().ok().filter(|_| well_formed)?))
+        } else {
+            (spec, false, None)
+        };
+        let valid = !name.is_empty()
+            && !name.starts_with('.')
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.%".contains(&b));
+        valid.then_some(Self { name, explode, max_length })
+    }
+
+    /// An expression for the variable's value where `unit` is one allowed character.
+    fn value(&self, unit: &str, exploded_extra: &str) -> String {
+        match self.max_length {
+            Some(length) => format!("{unit}{{0,{length}}}"),
+            None if self.explode => format!("(?:{unit}|[,={exploded_extra}])*"),
+            None => format!("(?:{unit}|,)*"),
+        }
+    }
+}
+
+fn push_expression(out: &mut String, body: &str) -> Option<()> {
+    let operator = body.chars().next()?;
+    let (operator, list) = match operator {
+        '+' | '#' | '.' | '/' | ';' | '?' | '&' => (Some(operator), &body[1..]),
+        '=' | ',' | '!' | '@' | '|' => return None,
+        _ => (None, body),
+    };
+    let variables = list.split(',').map(Variable::parse).collect::<Option<Vec<_>>>()?;
+    // Writing to a String cannot fail.
+    let _ = match operator {
+        None => write!(out, "{}", joined(&variables, UNRESERVED)),
+        Some('+') => write!(out, "{}", joined(&variables, RESERVED)),
+        Some('#') => write!(out, "(?:#{})?", joined(&variables, RESERVED)),
+        Some('?') => write!(out, "(?:\\?{})?", named_query(&variables)),
+        Some('&') => variables.iter().try_for_each(|v| {
+            write!(out, "(?:&{})?", named(v, true))
+        }),
+        Some(';') => variables.iter().try_for_each(|v| {
+            write!(out, "(?:;{}){}", named(v, false), if v.explode { "*" } else { "?" })
+        }),
+        Some(separator) => variables.iter().try_for_each(|v| {
+            let repeat = if v.explode { '*' } else { '?' };
+            let value = v.value(UNRESERVED, "");
+            write!(out, "(?:{}{value}){repeat}", regex::escape(&separator.to_string()))
+        }),
+    };
+    Some(())
+}
+
+/// Values joined by commas; any of them may be absent.
+fn joined(variables: &[Variable<'_>], unit: &str) -> String {
+    let mut out = String::new();
+    for (at, variable) in variables.iter().enumerate() {
+        let separator = if at == 0 { "" } else { ",?" };
+        let _ = write!(out, "(?:{separator}{})?", variable.value(unit, ""));
+    }
+    out
+}
+
+/// `name=value` pairs joined by `&`; any of them may be absent.
+fn named_query(variables: &[Variable<'_>]) -> String {
+    let mut out = String::new();
+    for (at, variable) in variables.iter().enumerate() {
+        let separator = if at == 0 { "" } else { "&?" };
+        let _ = write!(out, "(?:{separator}{})?", named(variable, true));
+    }
+    out
+}
+
+/// One named value. An exploded variable brings names of its own; `;` omits an empty value.
+fn named(variable: &Variable<'_>, always_equals: bool) -> String {
+    if variable.explode {
+        return variable.value(UNRESERVED, "&");
+    }
+    let name = regex::escape(variable.name);
+    let value = variable.value(UNRESERVED, "");
+    if always_equals { format!("{name}={value}") } else { format!("{name}(?:={value})?") }
+}

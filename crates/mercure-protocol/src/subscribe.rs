@@ -1,0 +1,173 @@
+use std::borrow::Cow;
+
+use crate::limits::within;
+use crate::{Error, HubUrl, LastEventId, Limits, Matcher, MatcherType, form};
+
+/// Which generations of the protocol a hub speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// 0.x and 1.0, decided by what each request carries.
+    #[default]
+    Both,
+    /// 1.0 only: nothing of 0.x is accepted.
+    V1,
+    /// 0.x only.
+    V0,
+}
+
+impl Protocol {
+    /// Whether requests of generation 0.x are served.
+    #[must_use]
+    pub fn speaks_v0(self) -> bool {
+        self != Self::V1
+    }
+
+    /// Whether requests of generation 1.0 are served.
+    #[must_use]
+    pub fn speaks_v1(self) -> bool {
+        self != Self::V0
+    }
+}
+
+/// What the query component of a subscription request asks for (section "Subscription").
+#[derive(Debug, Clone)]
+pub struct SubscribeQuery {
+    /// What to listen to; never empty, no duplicates.
+    pub matchers: Vec<Matcher>,
+    /// The cursor carried by a parameter; the `Last-Event-ID` header goes before it.
+    pub last_event_id: Option<LastEventId>,
+    /// The token of the 0.x `authorization` parameter.
+    pub authorization: Option<String>,
+}
+
+impl SubscribeQuery {
+    /// Parses a raw query component.
+    ///
+    /// # Errors
+    /// For a request without matcher, a parameter in the reserved `match` namespace that names no
+    /// matcher type, an invalid matcher, or a limit exceeded. All are answered with 400.
+    pub fn parse(
+        query: &[u8],
+        protocol: Protocol,
+        hub: &HubUrl,
+        limits: &Limits,
+    ) -> Result<Self, Error> {
+        let mut parsed = Self { matchers: Vec::new(), last_event_id: None, authorization: None };
+        for pair in form::pairs("query", query) {
+            let (name, value) = pair?;
+            parsed.take(&name, value, protocol, hub, limits)?;
+            within("number of topic matchers", parsed.matchers.len(), limits.matchers)?;
+        }
+        if parsed.matchers.is_empty() {
+            return Err(Error::invalid("query", missing_matcher(protocol)));
+        }
+        let mut seen = std::collections::HashSet::new();
+        parsed.matchers.retain(|matcher| seen.insert(matcher.clone()));
+        Ok(parsed)
+    }
+
+    fn take(
+        &mut self,
+        name: &str,
+        value: Cow<'_, str>,
+        protocol: Protocol,
+        hub: &HubUrl,
+        limits: &Limits,
+    ) -> Result<(), Error> {
+        match name {
+            "topic" if protocol.speaks_v0() => {
+                self.matchers.push(Matcher::parse(MatcherType::Selector, &value, hub, limits)?);
+            }
+            "authorization" if protocol.speaks_v0() => {
+                self.authorization.get_or_insert(value.into_owned());
+            }
+            "lastEventID" | "Last-Event-ID" if protocol.speaks_v0() => self.cursor(&value),
+            "last_event_id" if protocol.speaks_v1() => self.cursor(&value),
+            _ if protocol.speaks_v1() && in_match_namespace(name) => {
+                let kind = MatcherType::from_parameter(name).ok_or_else(|| {
+                    Error::invalid(
+                        "query",
+                        "has a parameter in the reserved \"match\" namespace that is none of \
+                         match, match_exact, match_urlpattern",
+                    )
+                })?;
+                self.matchers.push(Matcher::parse(kind, &value, hub, limits)?);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn cursor(&mut self, value: &str) {
+        if self.last_event_id.is_none() {
+            self.last_event_id = LastEventId::parse(value);
+        }
+    }
+}
+
+fn in_match_namespace(name: &str) -> bool {
+    name.as_bytes().get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"match"))
+}
+
+fn missing_matcher(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Both => "names no topic; use match=, match_urlpattern= or (0.x) topic=",
+        Protocol::V1 => "names no topic; use match= or match_urlpattern= (this hub speaks 1.0 only)",
+        Protocol::V0 => "names no topic; use topic= (this hub speaks 0.x only)",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(query: &str, protocol: Protocol) -> Result<SubscribeQuery, Error> {
+        let hub = HubUrl::parse("http://localhost/.well-known/mercure").expect("hub URL");
+        SubscribeQuery::parse(query.as_bytes(), protocol, &hub, &Limits::default())
+    }
+
+    #[test]
+    fn both_generations_in_one_request() {
+        let query = parse(
+            "topic=a&match=a&match_exact=a&match_urlpattern=%2Fb%2F%3Aid&last_event_id=x&authorization=t",
+            Protocol::Both,
+        )
+        .expect("valid");
+        assert_eq!(query.matchers.len(), 3, "match and match_exact are one subscription");
+        assert_eq!(query.last_event_id, Some(LastEventId::After("x".into())));
+        assert_eq!(query.authorization.as_deref(), Some("t"));
+    }
+
+    #[test]
+    fn the_match_namespace_is_reserved() {
+        for query in ["match_foo=a", "MATCH=a", "matches=a", "Match_exact=a", "match[]=a"] {
+            assert!(parse(&format!("match=x&{query}"), Protocol::Both).is_err(), "{query}");
+        }
+        assert!(parse("topic=x&match_foo=a", Protocol::V0).is_ok(), "0.x knows no such namespace");
+    }
+
+    #[test]
+    fn one_generation_alone_ignores_the_other() {
+        assert!(parse("topic=a", Protocol::V1).is_err());
+        assert!(parse("match=a", Protocol::V0).is_err());
+        let query = parse("match=a&authorization=t&lastEventID=x", Protocol::V1).expect("valid");
+        assert_eq!((query.authorization, query.last_event_id), (None, None));
+    }
+
+    #[test]
+    fn every_spelling_of_the_cursor() {
+        for name in ["lastEventID", "last_event_id", "Last-Event-ID"] {
+            let query = parse(&format!("topic=a&{name}=earliest"), Protocol::Both).expect("valid");
+            assert_eq!(query.last_event_id, Some(LastEventId::Earliest), "{name}");
+        }
+    }
+
+    #[test]
+    fn limits_and_bad_input() {
+        assert!(parse("", Protocol::Both).is_err());
+        assert!(parse("topic=%FF", Protocol::Both).is_err());
+        assert!(parse("match=a%0Ab", Protocol::Both).is_err());
+        assert!(parse("match=", Protocol::Both).is_err());
+        assert!(parse(&"match=a&".repeat(1001), Protocol::Both).is_err());
+    }
+}
