@@ -1,0 +1,31 @@
+//! The heart of the hub: one ordered log, and every subscriber a cursor in it.
+//!
+//! An update becomes an [`Event`] when the [`Transport`] accepts it. Shards (threads that own
+//! sockets) see events in the log's order and write them to the subscribers whose matchers and
+//! grants select them. A subscriber that is behind, because it resumes, because its socket is
+//! slow, reads the same log from its cursor; when it reaches the shard's place it is live again.
+//! There is no queue of events per subscriber and no merge of replay and live.
+//!
+//! This crate knows no HTTP: it writes prepared bytes to sockets it is handed, or into a
+//! [`BodyReader`] for connections that an HTTP library owns.
+
+mod clock;
+mod event;
+mod hub;
+mod index;
+mod memory;
+mod outlet;
+mod shard;
+mod subscriber;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+mod transport;
+mod window;
+
+pub use clock::Clock;
+pub use event::{Event, Position, Record};
+pub use hub::{AttachError, Hub, Interest, Options, Permit, PublishError, Resume, Stats};
+pub use memory::{MemoryTransport, Retention};
+pub use outlet::{BodyReader, Outlet, body};
+pub use subscriber::{CloseReason, NewSubscriber};
+pub use transport::{Batch, From, Future, Head, ReadLimit, Tail, Transport, TransportError};

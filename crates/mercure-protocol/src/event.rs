@@ -1,3 +1,4 @@
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -58,6 +59,13 @@ impl EventId {
     }
 }
 
+/// Lets an index keyed by ids be asked for any text a client sends.
+impl Borrow<str> for EventId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -77,7 +85,10 @@ impl EventType {
         within("type", value.len(), limits.type_length)?;
         text::check("type", value)?;
         if value == "mercure" {
-            return Err(Error::invalid("type", "\"mercure\" is reserved for events of the hub"));
+            return Err(Error::invalid(
+                "type",
+                "\"mercure\" is reserved for events of the hub",
+            ));
         }
         Ok(Self(value.into()))
     }

@@ -27,14 +27,21 @@ impl Grants {
         hub: &HubUrl,
         limits: &Limits,
     ) -> Result<Self, Error> {
-        within("number of grants", publish.len() + subscribe.len(), limits.grants)?;
+        within(
+            "number of grants",
+            publish.len() + subscribe.len(),
+            limits.grants,
+        )?;
         let parse = |selectors: &[S]| {
             selectors
                 .iter()
                 .map(|s| Matcher::parse(MatcherType::Selector, s.as_ref(), hub, limits))
                 .collect::<Result<Vec<_>, _>>()
         };
-        Ok(Self { publish: parse(publish)?, subscribe: parse(subscribe)? })
+        Ok(Self {
+            publish: parse(publish)?,
+            subscribe: parse(subscribe)?,
+        })
     }
 
     /// Reads the `mercure` claim of a 0.x token (0.x, "Publishers" and "Subscribers").
@@ -52,9 +59,17 @@ impl Grants {
         let selectors = |name: &str| match claim.get(name) {
             None | Some(Value::Null) => Ok(Vec::new()),
             Some(Value::Array(items)) => items.iter().map(text_of_selector).collect(),
-            Some(_) => Err(Error::invalid("mercure claim", "publish and subscribe must be arrays")),
+            Some(_) => Err(Error::invalid(
+                "mercure claim",
+                "publish and subscribe must be arrays",
+            )),
         };
-        Self::from_selectors(&selectors("publish")?, &selectors("subscribe")?, hub, limits)
+        Self::from_selectors(
+            &selectors("publish")?,
+            &selectors("subscribe")?,
+            hub,
+            limits,
+        )
     }
 
     /// Reads the `authorization_details` claim of a 1.0 token: all or nothing.
@@ -70,13 +85,18 @@ impl Grants {
         };
         let mut grants = Self::default();
         for detail in details {
-            let detail = detail.as_object().ok_or_else(|| malformed("must hold objects"))?;
+            let detail = detail
+                .as_object()
+                .ok_or_else(|| malformed("must hold objects"))?;
             if detail.get("type").and_then(Value::as_str) != Some(DETAIL_TYPE) {
                 continue;
             }
             let actions = strings(detail.get("actions"))?;
             let topics = topic_matchers(detail.get("topics"), hub, limits)?;
-            if detail.get("payload").is_some_and(|payload| !payload.is_object()) {
+            if detail
+                .get("payload")
+                .is_some_and(|payload| !payload.is_object())
+            {
                 return Err(malformed("payload must be an object"));
             }
             if actions.contains(&"publish") {
@@ -85,7 +105,11 @@ impl Grants {
             if actions.contains(&"subscribe") {
                 grants.subscribe.extend(topics);
             }
-            within("number of grants", grants.publish.len() + grants.subscribe.len(), limits.grants)?;
+            within(
+                "number of grants",
+                grants.publish.len() + grants.subscribe.len(),
+                limits.grants,
+            )?;
         }
         Ok(grants)
     }
@@ -102,7 +126,9 @@ impl Grants {
     /// Whether a private update with these topics may be read: one granted topic is enough.
     #[must_use]
     pub fn allow_read(&self, topics: &[TopicView<'_>]) -> bool {
-        self.subscribe.iter().any(|matcher| topics.iter().any(|topic| matcher.matches(topic)))
+        self.subscribe
+            .iter()
+            .any(|matcher| topics.iter().any(|topic| matcher.matches(topic)))
     }
 
     /// Whether nothing private can ever be read with these grants.
@@ -133,15 +159,21 @@ fn malformed(reason: &'static str) -> Error {
 }
 
 fn text_of_selector(item: &Value) -> Result<&str, Error> {
-    item.as_str().ok_or_else(|| Error::invalid("mercure claim", "topic selectors must be strings"))
+    item.as_str()
+        .ok_or_else(|| Error::invalid("mercure claim", "topic selectors must be strings"))
 }
 
 fn strings(value: Option<&Value>) -> Result<Vec<&str>, Error> {
-    let items = value.and_then(Value::as_array).filter(|items| !items.is_empty());
+    let items = value
+        .and_then(Value::as_array)
+        .filter(|items| !items.is_empty());
     items
         .ok_or_else(|| malformed("actions must be a non-empty array"))?
         .iter()
-        .map(|item| item.as_str().ok_or_else(|| malformed("actions must be strings")))
+        .map(|item| {
+            item.as_str()
+                .ok_or_else(|| malformed("actions must be strings"))
+        })
         .collect()
 }
 
@@ -150,7 +182,9 @@ fn topic_matchers(
     hub: &HubUrl,
     limits: &Limits,
 ) -> Result<Vec<Matcher>, Error> {
-    let items = value.and_then(Value::as_array).filter(|items| !items.is_empty());
+    let items = value
+        .and_then(Value::as_array)
+        .filter(|items| !items.is_empty());
     let items = items.ok_or_else(|| malformed("topics must be a non-empty array"))?;
     within("number of grants", items.len(), limits.grants)?;
     items
@@ -180,20 +214,26 @@ mod tests {
 
     fn reads(grants: &Grants, topics: &[&str]) -> bool {
         let hub = hub();
-        let views: Vec<_> = topics.iter().map(|topic| TopicView::new(topic, &hub)).collect();
+        let views: Vec<_> = topics
+            .iter()
+            .map(|topic| TopicView::new(topic, &hub))
+            .collect();
         grants.allow_read(&views)
     }
 
     fn publishes(grants: &Grants, topics: &[&str]) -> bool {
         let limits = Limits::default();
-        let topics: Vec<_> =
-            topics.iter().map(|t| Topic::parse(t, &hub(), &limits).expect("topic")).collect();
+        let topics: Vec<_> = topics
+            .iter()
+            .map(|t| Topic::parse(t, &hub(), &limits).expect("topic"))
+            .collect();
         grants.allow_publish(&topics, &hub())
     }
 
     #[test]
     fn v0_publishing_needs_every_topic_and_reading_needs_one() {
-        let claims = json!({"mercure": {"publish": ["a", "https://x/{id}"], "subscribe": ["a", "b"]}});
+        let claims =
+            json!({"mercure": {"publish": ["a", "https://x/{id}"], "subscribe": ["a", "b"]}});
         let grants = Grants::from_v0_claims(&claims, &hub(), &Limits::default()).expect("valid");
         assert!(publishes(&grants, &["a", "https://x/1"]));
         assert!(!publishes(&grants, &["a", "c"]));
@@ -208,11 +248,22 @@ mod tests {
             json!({"mercure": {}}),
             json!({"mercure": {"publish": null, "subscribe": []}}),
         ] {
-            let grants = Grants::from_v0_claims(&claims, &hub(), &Limits::default()).expect("valid");
-            assert!(!publishes(&grants, &["a"]) && !reads(&grants, &["a"]), "{claims}");
+            let grants =
+                Grants::from_v0_claims(&claims, &hub(), &Limits::default()).expect("valid");
+            assert!(
+                !publishes(&grants, &["a"]) && !reads(&grants, &["a"]),
+                "{claims}"
+            );
         }
-        for claims in [json!({"mercure": 1}), json!({"mercure": {"publish": "*"}}), json!({"mercure": {"subscribe": [1]}})] {
-            assert!(Grants::from_v0_claims(&claims, &hub(), &Limits::default()).is_err(), "{claims}");
+        for claims in [
+            json!({"mercure": 1}),
+            json!({"mercure": {"publish": "*"}}),
+            json!({"mercure": {"subscribe": [1]}}),
+        ] {
+            assert!(
+                Grants::from_v0_claims(&claims, &hub(), &Limits::default()).is_err(),
+                "{claims}"
+            );
         }
     }
 
@@ -220,9 +271,13 @@ mod tests {
     fn v1_is_all_or_nothing() {
         let good = json!({"type": DETAIL_TYPE, "actions": ["subscribe", "later"], "topics": [{"match": "a"}]});
         let parse = |details: Value| {
-            Grants::from_v1_claims(&json!({"authorization_details": details}), &hub(), &Limits::default())
+            Grants::from_v1_claims(
+                &json!({"authorization_details": details}),
+                &hub(),
+                &Limits::default(),
+            )
         };
-        let grants = parse(json!([good.clone(), {"type": "other", "anything": 1}])).expect("valid");
+        let grants = parse(json!([&good, {"type": "other", "anything": 1}])).expect("valid");
         assert!(reads(&grants, &["a"]) && !publishes(&grants, &["a"]));
         for bad in [
             json!({"type": DETAIL_TYPE, "actions": [], "topics": [{"match": "a"}]}),
@@ -235,7 +290,7 @@ mod tests {
             json!({"type": DETAIL_TYPE, "actions": ["publish"], "topics": [{"match": "a"}], "payload": 1}),
             json!(1),
         ] {
-            assert!(parse(json!([good.clone(), bad.clone()])).is_err(), "{bad}");
+            assert!(parse(json!([&good, &bad])).is_err(), "{bad}");
         }
     }
 

@@ -35,5 +35,9 @@ impl Default for Limits {
 
 /// Refuses a length or count above its limit.
 pub(crate) fn within(what: &'static str, value: usize, limit: usize) -> Result<(), Error> {
-    if value > limit { Err(Error::TooLarge { what, limit }) } else { Ok(()) }
+    if value > limit {
+        Err(Error::TooLarge { what, limit })
+    } else {
+        Ok(())
+    }
 }

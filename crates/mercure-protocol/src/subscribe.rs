@@ -52,17 +52,27 @@ impl SubscribeQuery {
         hub: &HubUrl,
         limits: &Limits,
     ) -> Result<Self, Error> {
-        let mut parsed = Self { matchers: Vec::new(), last_event_id: None, authorization: None };
+        let mut parsed = Self {
+            matchers: Vec::new(),
+            last_event_id: None,
+            authorization: None,
+        };
         for pair in form::pairs("query", query) {
             let (name, value) = pair?;
             parsed.take(&name, value, protocol, hub, limits)?;
-            within("number of topic matchers", parsed.matchers.len(), limits.matchers)?;
+            within(
+                "number of topic matchers",
+                parsed.matchers.len(),
+                limits.matchers,
+            )?;
         }
         if parsed.matchers.is_empty() {
             return Err(Error::invalid("query", missing_matcher(protocol)));
         }
         let mut seen = std::collections::HashSet::new();
-        parsed.matchers.retain(|matcher| seen.insert(matcher.clone()));
+        parsed
+            .matchers
+            .retain(|matcher| seen.insert(matcher.clone()));
         Ok(parsed)
     }
 
@@ -76,7 +86,8 @@ impl SubscribeQuery {
     ) -> Result<(), Error> {
         match name {
             "topic" if protocol.speaks_v0() => {
-                self.matchers.push(Matcher::parse(MatcherType::Selector, &value, hub, limits)?);
+                self.matchers
+                    .push(Matcher::parse(MatcherType::Selector, &value, hub, limits)?);
             }
             "authorization" if protocol.speaks_v0() => {
                 self.authorization.get_or_insert(value.into_owned());
@@ -91,7 +102,8 @@ impl SubscribeQuery {
                          match, match_exact, match_urlpattern",
                     )
                 })?;
-                self.matchers.push(Matcher::parse(kind, &value, hub, limits)?);
+                self.matchers
+                    .push(Matcher::parse(kind, &value, hub, limits)?);
             }
             _ => {}
         }
@@ -106,13 +118,17 @@ impl SubscribeQuery {
 }
 
 fn in_match_namespace(name: &str) -> bool {
-    name.as_bytes().get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"match"))
+    name.as_bytes()
+        .get(..5)
+        .is_some_and(|start| start.eq_ignore_ascii_case(b"match"))
 }
 
 fn missing_matcher(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Both => "names no topic; use match=, match_urlpattern= or (0.x) topic=",
-        Protocol::V1 => "names no topic; use match= or match_urlpattern= (this hub speaks 1.0 only)",
+        Protocol::V1 => {
+            "names no topic; use match= or match_urlpattern= (this hub speaks 1.0 only)"
+        }
         Protocol::V0 => "names no topic; use topic= (this hub speaks 0.x only)",
     }
 }
@@ -133,17 +149,33 @@ mod tests {
             Protocol::Both,
         )
         .expect("valid");
-        assert_eq!(query.matchers.len(), 3, "match and match_exact are one subscription");
+        assert_eq!(
+            query.matchers.len(),
+            3,
+            "match and match_exact are one subscription"
+        );
         assert_eq!(query.last_event_id, Some(LastEventId::After("x".into())));
         assert_eq!(query.authorization.as_deref(), Some("t"));
     }
 
     #[test]
     fn the_match_namespace_is_reserved() {
-        for query in ["match_foo=a", "MATCH=a", "matches=a", "Match_exact=a", "match[]=a"] {
-            assert!(parse(&format!("match=x&{query}"), Protocol::Both).is_err(), "{query}");
+        for query in [
+            "match_foo=a",
+            "MATCH=a",
+            "matches=a",
+            "Match_exact=a",
+            "match[]=a",
+        ] {
+            assert!(
+                parse(&format!("match=x&{query}"), Protocol::Both).is_err(),
+                "{query}"
+            );
         }
-        assert!(parse("topic=x&match_foo=a", Protocol::V0).is_ok(), "0.x knows no such namespace");
+        assert!(
+            parse("topic=x&match_foo=a", Protocol::V0).is_ok(),
+            "0.x knows no such namespace"
+        );
     }
 
     #[test]

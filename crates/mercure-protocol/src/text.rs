@@ -13,7 +13,10 @@ pub(crate) fn check(what: &'static str, value: &str) -> Result<(), Error> {
         None => Ok(()),
         Some(c) => Err(Error::invalid(
             what,
-            format!("contains U+{:04X}; control and format characters are not allowed", u32::from(c)),
+            format!(
+                "contains U+{:04X}; control and format characters are not allowed",
+                u32::from(c)
+            ),
         )),
     }
 }
@@ -31,11 +34,22 @@ mod tests {
 
     #[test]
     fn control_and_format_characters_are_refused() {
-        for c in ['\0', '\n', '\r', '\t', '\u{7f}', '\u{80}', '\u{9f}', '\u{ad}', '\u{200b}', '\u{202e}', '\u{feff}'] {
-            assert!(check("topic", &format!("a{c}b")).is_err(), "U+{:04X}", u32::from(c));
+        for c in [
+            '\0', '\n', '\r', '\t', '\u{7f}', '\u{80}', '\u{9f}', '\u{ad}', '\u{200b}', '\u{202e}',
+            '\u{feff}',
+        ] {
+            assert!(
+                check("topic", &format!("a{c}b")).is_err(),
+                "U+{:04X}",
+                u32::from(c)
+            );
         }
         for c in ['a', ' ', 'é', '日', '\u{2028}', '🙂'] {
-            assert!(check("topic", &format!("a{c}b")).is_ok(), "U+{:04X}", u32::from(c));
+            assert!(
+                check("topic", &format!("a{c}b")).is_ok(),
+                "U+{:04X}",
+                u32::from(c)
+            );
         }
     }
 }

@@ -24,10 +24,16 @@ impl Topic {
         }
         text::check("topic", value)?;
         if value == "*" {
-            return Err(Error::invalid("topic", "\"*\" is the wildcard and names no single topic"));
+            return Err(Error::invalid(
+                "topic",
+                "\"*\" is the wildcard and names no single topic",
+            ));
         }
         if hub.reserves(value) {
-            return Err(Error::invalid("topic", "is in the namespace reserved for the hub"));
+            return Err(Error::invalid(
+                "topic",
+                "is in the namespace reserved for the hub",
+            ));
         }
         Ok(Self(value.into()))
     }
@@ -56,13 +62,20 @@ impl HubUrl {
     /// # Errors
     /// Says which of these the value is not.
     pub fn parse(value: &str) -> Result<Self, Error> {
-        let url = Url::parse(value)
-            .map_err(|error| Error::invalid("hub URL", format!("is not an absolute URL ({error})")))?;
+        let url = Url::parse(value).map_err(|error| {
+            Error::invalid("hub URL", format!("is not an absolute URL ({error})"))
+        })?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(Error::invalid("hub URL", "must start with http:// or https://"));
+            return Err(Error::invalid(
+                "hub URL",
+                "must start with http:// or https://",
+            ));
         }
         if url.query().is_some() || url.fragment().is_some() {
-            return Err(Error::invalid("hub URL", "must have no query and no fragment"));
+            return Err(Error::invalid(
+                "hub URL",
+                "must have no query and no fragment",
+            ));
         }
         Ok(Self(url))
     }
@@ -82,7 +95,9 @@ impl HubUrl {
     /// (section "Publication"): compared after resolution, removal of dot segments (done by the
     /// URL parser) and decoding of percent-encoded unreserved characters.
     fn reserves(&self, topic: &str) -> bool {
-        let Some(url) = self.resolve(topic) else { return false };
+        let Some(url) = self.resolve(topic) else {
+            return false;
+        };
         let path = decode_unreserved(url.path());
         let root = decode_unreserved(self.0.path());
         path.strip_prefix(root.trim_end_matches('/'))
@@ -153,7 +168,11 @@ mod tests {
             "%",
             "日本語",
         ] {
-            assert_eq!(parse(topic).map(|t| t.to_string()), Ok(topic.to_owned()), "{topic}");
+            assert_eq!(
+                parse(topic).map(|t| t.to_string()),
+                Ok(topic.to_owned()),
+                "{topic}"
+            );
         }
     }
 
@@ -161,7 +180,10 @@ mod tests {
     fn the_wildcard_the_empty_and_the_overlong_are_refused() {
         assert!(parse("*").is_err());
         assert!(parse("").is_err());
-        assert!(matches!(parse(&"a".repeat(4097)), Err(Error::TooLarge { .. })));
+        assert!(matches!(
+            parse(&"a".repeat(4097)),
+            Err(Error::TooLarge { .. })
+        ));
         assert!(parse("a\nb").is_err());
     }
 }

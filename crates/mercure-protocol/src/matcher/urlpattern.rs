@@ -35,7 +35,10 @@ struct Component {
 #[derive(Debug)]
 enum Inner {
     Literal(String),
-    Wildcard { excluded: Option<char>, allow_empty: bool },
+    Wildcard {
+        excluded: Option<char>,
+        allow_empty: bool,
+    },
     Regex(Regex),
 }
 
@@ -48,8 +51,8 @@ impl UrlPattern {
         let init = quirks::process_construct_pattern_input(input(), None)
             .or_else(|_| quirks::process_construct_pattern_input(input(), Some(hub.as_str())))
             .map_err(|_| malformed())?;
-        let parsed =
-            quirks::parse_pattern::<Source>(init, UrlPatternOptions::default()).map_err(|_| malformed())?;
+        let parsed = quirks::parse_pattern::<Source>(init, UrlPatternOptions::default())
+            .map_err(|_| malformed())?;
         let prefix = key_prefix(&parsed);
         let components = [
             parsed.protocol,
@@ -62,7 +65,10 @@ impl UrlPattern {
             parsed.hash,
         ];
         let [a, b, c, d, e, f, g, h] = components.map(Component::compile);
-        Ok(Self { components: [a?, b?, c?, d?, e?, f?, g?, h?], prefix })
+        Ok(Self {
+            components: [a?, b?, c?, d?, e?, f?, g?, h?],
+            prefix,
+        })
     }
 
     pub(super) fn matches(&self, url: &UrlView) -> bool {
@@ -83,23 +89,44 @@ impl Component {
         let matcher = parsed.matcher;
         let inner = match matcher.inner {
             InnerMatcher::Literal { literal } => Inner::Literal(literal),
-            InnerMatcher::SingleCapture { filter, allow_empty } => {
-                Inner::Wildcard { excluded: filter, allow_empty }
-            }
+            InnerMatcher::SingleCapture {
+                filter,
+                allow_empty,
+            } => Inner::Wildcard {
+                excluded: filter,
+                allow_empty,
+            },
             InnerMatcher::RegExp { regexp } => Inner::Regex(compile(&regexp)?),
         };
         let everything = matcher.prefix.is_empty()
             && matcher.suffix.is_empty()
-            && matches!(inner, Inner::Wildcard { excluded: None, allow_empty: true });
-        Ok((!everything).then_some(Self { prefix: matcher.prefix, suffix: matcher.suffix, inner }))
+            && matches!(
+                inner,
+                Inner::Wildcard {
+                    excluded: None,
+                    allow_empty: true
+                }
+            );
+        Ok((!everything).then_some(Self {
+            prefix: matcher.prefix,
+            suffix: matcher.suffix,
+            inner,
+        }))
     }
 
     fn matches(&self, part: &str) -> bool {
-        let Some(rest) = part.strip_prefix(self.prefix.as_str()) else { return false };
-        let Some(middle) = rest.strip_suffix(self.suffix.as_str()) else { return false };
+        let Some(rest) = part.strip_prefix(self.prefix.as_str()) else {
+            return false;
+        };
+        let Some(middle) = rest.strip_suffix(self.suffix.as_str()) else {
+            return false;
+        };
         match &self.inner {
             Inner::Literal(literal) => middle == literal,
-            Inner::Wildcard { excluded, allow_empty } => {
+            Inner::Wildcard {
+                excluded,
+                allow_empty,
+            } => {
                 (*allow_empty || !middle.is_empty())
                     && excluded.is_none_or(|excluded| !middle.contains(excluded))
             }
@@ -120,18 +147,23 @@ fn compile(source: &str) -> Result<Regex, Error> {
 /// literal start of the path.
 fn key_prefix(parsed: &quirks::UrlPattern) -> String {
     let literal = |component: &UrlPatternComponent| match &component.matcher.inner {
-        InnerMatcher::Literal { literal } => {
-            Some(format!("{}{literal}{}", component.matcher.prefix, component.matcher.suffix))
-        }
+        InnerMatcher::Literal { literal } => Some(format!(
+            "{}{literal}{}",
+            component.matcher.prefix, component.matcher.suffix
+        )),
         InnerMatcher::SingleCapture { .. } | InnerMatcher::RegExp { .. } => None,
     };
     let mut key = String::new();
     for component in [&parsed.protocol, &parsed.hostname, &parsed.port] {
-        let Some(text) = literal(component) else { return key };
+        let Some(text) = literal(component) else {
+            return key;
+        };
         key.push_str(&text);
         key.push('\n');
     }
-    key.push_str(&literal(&parsed.pathname).unwrap_or_else(|| parsed.pathname.matcher.prefix.clone()));
+    key.push_str(
+        &literal(&parsed.pathname).unwrap_or_else(|| parsed.pathname.matcher.prefix.clone()),
+    );
     key
 }
 

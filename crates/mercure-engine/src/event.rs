@@ -1,0 +1,57 @@
+use bytes::Bytes;
+use mercure_protocol::{EventId, Topic, Update, frame};
+
+/// A place in the log. Internal and ordered; clients see an [`EventId`] instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Position(pub u64);
+
+impl Position {
+    /// Before every event.
+    pub const START: Self = Self(0);
+}
+
+/// What a transport stores of an update: everything that delivering it needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The id that clients see.
+    pub id: EventId,
+    /// The canonical topic and the alternate ones.
+    pub topics: Box<[Topic]>,
+    /// Whether only subscribers with a grant may receive it.
+    pub private: bool,
+    /// The server-sent event, framed once.
+    pub frame: Bytes,
+}
+
+impl Record {
+    /// Frames an update under an id.
+    #[must_use]
+    pub fn new(update: &Update, id: EventId) -> Self {
+        Self {
+            frame: frame(update, &id),
+            topics: update.topics().into(),
+            private: update.is_private(),
+            id,
+        }
+    }
+
+    /// What the record costs in memory and on disk, about, in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let topics: usize = self
+            .topics
+            .iter()
+            .map(|topic| topic.as_str().len() + 32)
+            .sum();
+        self.frame.len() + self.id.as_str().len() + topics + 96
+    }
+}
+
+/// An update that the log accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Its place in the log.
+    pub position: Position,
+    /// What was accepted.
+    pub record: Record,
+}

@@ -1,0 +1,146 @@
+//! Subscribers that are behind: the same log, read from their own cursor until they are live.
+
+use std::sync::Arc;
+
+use mercure_protocol::TopicView;
+
+use super::dispatch::write_all;
+use super::mailbox::ReadFor;
+use super::{Shard, SlotRef};
+use crate::event::{Event, Position};
+use crate::subscriber::{CloseReason, Phase};
+use crate::transport::{Batch, From, TransportError};
+use crate::window::Covered;
+
+/// Events one subscriber reads before the next one's turn.
+const STRIDE: usize = 256;
+/// Subscribers served before the shard looks at its sockets and at the head of the log again.
+const TURNS: usize = 64;
+/// Reads of the transport under way at once, per shard.
+const READS: usize = 64;
+
+impl Shard {
+    /// Lets subscribers that are behind make some progress.
+    pub(super) fn catch_up(&mut self) {
+        for _ in 0..TURNS.min(self.behind.len()) {
+            let Some(who) = self.behind.pop_front() else {
+                return;
+            };
+            let Some(slot) = self.resolve(who) else {
+                continue;
+            };
+            let subscriber = &self.subscribers[slot];
+            let Phase::CatchingUp(from) = subscriber.phase else {
+                continue;
+            };
+            // A blocked one comes back when its socket has taken what waits.
+            if !subscriber.is_blocked() {
+                self.step(slot, from);
+            }
+        }
+    }
+
+    fn step(&mut self, slot: usize, from: From) {
+        let From::After(after) = from else {
+            self.read_transport(slot, from);
+            return;
+        };
+        if after >= self.cursor {
+            self.go_live(slot, after);
+            return;
+        }
+        let mut batch = std::mem::take(&mut self.batch);
+        match self
+            .shared
+            .window
+            .read(after, self.cursor, STRIDE, &mut batch)
+        {
+            Covered::Yes => self.deliver_behind(slot, after, &batch),
+            Covered::No => self.read_transport(slot, from),
+        }
+        batch.clear();
+        self.batch = batch;
+    }
+
+    fn read_transport(&mut self, slot: usize, from: From) {
+        let who = self.who(slot);
+        if self.reads >= READS {
+            self.waiting_to_read.push_back(who);
+            return;
+        }
+        self.reads += 1;
+        self.subscribers[slot].phase = Phase::Reading(from);
+        self.request(from, ReadFor::Subscriber(who));
+    }
+
+    pub(super) fn on_read(&mut self, who: SlotRef, result: Result<Batch, TransportError>) {
+        self.reads -= 1;
+        self.behind.extend(self.waiting_to_read.pop_front());
+        let Some(slot) = self.resolve(who) else {
+            return;
+        };
+        let Phase::Reading(from) = self.subscribers[slot].phase else {
+            return;
+        };
+        self.subscribers[slot].phase = Phase::CatchingUp(from);
+        match result {
+            Ok(Batch::Events(events)) if events.is_empty() => self.go_live(slot, self.cursor),
+            Ok(Batch::Events(events)) => {
+                let after = match from {
+                    From::After(position) => position,
+                    From::Oldest => Position::START,
+                };
+                self.deliver_behind(slot, after, &events);
+            }
+            Ok(Batch::Gone) => self.close(slot, CloseReason::Gap),
+            Err(error) => {
+                tracing::warn!(%error, "reading the log failed; trying again");
+                self.behind.push_back(who);
+            }
+        }
+    }
+
+    /// Delivers a stretch of the log that follows `after`, up to the shard's place.
+    fn deliver_behind(&mut self, slot: usize, after: Position, events: &[Arc<Event>]) {
+        let now = self.shared.clock.now();
+        let who = self.who(slot);
+        let due = events.partition_point(|event| event.position <= self.cursor);
+        let reached = if due < events.len() {
+            self.cursor
+        } else {
+            events.last().map_or(self.cursor, |event| event.position)
+        };
+        let subscriber = &mut self.subscribers[slot];
+        let hub_url = &self.shared.options.hub_url;
+        let mine: Vec<&Event> = events[..due]
+            .iter()
+            .map(|event| &**event)
+            .filter(|event| {
+                let topics = event.record.topics.iter();
+                let topics: Vec<_> = topics
+                    .map(|topic| TopicView::new(topic.as_str(), hub_url))
+                    .collect();
+                subscriber.wants(event, &topics)
+            })
+            .collect();
+        // Where it stands if everything fits; a full backlog moves it back to what did not.
+        subscriber.phase = Phase::CatchingUp(From::After(reached.max(after)));
+        match write_all(subscriber, mine.into_iter(), now) {
+            Ok(count) => self.shared.counters.delivered(count),
+            Err(_) => {
+                self.close(slot, CloseReason::Disconnected);
+                return;
+            }
+        }
+        if !subscriber.is_blocked() {
+            self.behind.push_back(who);
+        }
+    }
+
+    /// The one step in which a subscriber that was behind is live.
+    fn go_live(&mut self, slot: usize, at: Position) {
+        let subscriber = &mut self.subscribers[slot];
+        subscriber.phase = Phase::Live;
+        subscriber.marker = subscriber.marker.max(at);
+    }
+}

@@ -1,0 +1,111 @@
+//! How other threads reach a shard. Bounded by construction: each subscriber holds a permit, is
+//! attached once, has at most one read under way and is marked ready at most once at a time.
+
+use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::SlotRef;
+use crate::subscriber::NewSubscriber;
+use crate::transport::{Batch, TransportError};
+
+/// A handle to a shard's mailbox.
+#[derive(Debug, Clone)]
+pub(crate) struct Notify(Arc<Mailbox>);
+
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    incoming: Mutex<Incoming>,
+    /// The shard was woken and has not looked yet; a second system call would tell it nothing.
+    woken: AtomicBool,
+    waker: mio::Waker,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Incoming {
+    pub(super) attach: Vec<NewSubscriber>,
+    pub(super) ready: Vec<SlotRef>,
+    pub(super) reads: Vec<(ReadFor, Result<Batch, TransportError>)>,
+    pub(super) shutdown: bool,
+    /// The shard has ended; what arrives now is dropped.
+    stopped: bool,
+}
+
+/// Who asked the transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReadFor {
+    /// The shard, for its live subscribers.
+    Shard,
+    /// One subscriber that is behind.
+    Subscriber(SlotRef),
+}
+
+impl Mailbox {
+    pub(super) fn new(waker: mio::Waker) -> Self {
+        Self {
+            incoming: Mutex::default(),
+            woken: AtomicBool::new(false),
+            waker,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Incoming> {
+        self.incoming.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Notify {
+    pub(super) fn new(mailbox: Mailbox) -> Self {
+        Self(Arc::new(mailbox))
+    }
+
+    /// Makes the shard look at the log and at its mailbox.
+    pub(crate) fn wake(&self) {
+        if !self.0.woken.swap(true, Ordering::AcqRel)
+            && let Err(error) = self.0.waker.wake()
+        {
+            tracing::error!(%error, "a shard could not be woken");
+        }
+    }
+
+    pub(crate) fn attach(&self, new: NewSubscriber) {
+        let mut incoming = self.0.lock();
+        if !incoming.stopped {
+            incoming.attach.push(new);
+        }
+        drop(incoming);
+        self.wake();
+    }
+
+    pub(crate) fn ready(&self, who: SlotRef) {
+        self.0.lock().ready.push(who);
+        self.wake();
+    }
+
+    pub(crate) fn shutdown(&self) {
+        self.0.lock().shutdown = true;
+        self.wake();
+    }
+
+    pub(super) fn read_done(&self, read_for: ReadFor, result: Result<Batch, TransportError>) {
+        self.0.lock().reads.push((read_for, result));
+        self.wake();
+    }
+
+    /// Everything that has arrived. The flag is lowered first, so that what arrives during the
+    /// look causes another one.
+    pub(super) fn take(&self) -> Incoming {
+        self.0.woken.store(false, Ordering::Release);
+        mem::take(&mut *self.0.lock())
+    }
+
+    /// Refuses, and drops, everything from now on.
+    pub(super) fn stop(&self) {
+        let stopped = Incoming {
+            stopped: true,
+            ..Incoming::default()
+        };
+        let left = mem::replace(&mut *self.0.lock(), stopped);
+        drop(left);
+    }
+}

@@ -1,0 +1,89 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::event::{Position, Record};
+use crate::transport::{Batch, From, Future, Head, ReadLimit, Tail, Transport, TransportError};
+
+/// What goes wrong, switched while the transport is in use.
+#[derive(Debug, Default)]
+pub struct Faults {
+    /// Appends fail without effect.
+    pub refuse_appends: AtomicBool,
+    /// This many reads fail.
+    pub fail_reads: AtomicUsize,
+    /// Every read yields to other tasks this often before it answers.
+    pub delay: AtomicUsize,
+    /// A read returns this many events at most; 0 for no bound.
+    pub short_reads: AtomicUsize,
+    /// Reads asked for so far.
+    pub reads: AtomicUsize,
+}
+
+/// A transport with faults in front of it.
+#[derive(Debug)]
+pub struct Faulty {
+    inner: Arc<dyn Transport>,
+    faults: Arc<Faults>,
+}
+
+impl Faulty {
+    /// Decorates a transport.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Transport>) -> (Self, Arc<Faults>) {
+        let faults = Arc::new(Faults::default());
+        (
+            Self {
+                inner,
+                faults: Arc::clone(&faults),
+            },
+            faults,
+        )
+    }
+}
+
+fn injected() -> TransportError {
+    TransportError::Unavailable("injected".to_owned())
+}
+
+impl Transport for Faulty {
+    fn start(&self, tail: Arc<dyn Tail>) -> Future<'_, Result<Position, TransportError>> {
+        self.inner.start(tail)
+    }
+
+    fn append(&self, record: Record) -> Future<'_, Result<Position, TransportError>> {
+        if self.faults.refuse_appends.load(Ordering::SeqCst) {
+            return Box::pin(std::future::ready(Err(injected())));
+        }
+        self.inner.append(record)
+    }
+
+    fn read(&self, from: From, mut limit: ReadLimit) -> Future<'_, Result<Batch, TransportError>> {
+        Box::pin(async move {
+            self.faults.reads.fetch_add(1, Ordering::SeqCst);
+            for _ in 0..self.faults.delay.load(Ordering::SeqCst) {
+                tokio::task::yield_now().await;
+            }
+            let fail = |left: usize| left.checked_sub(1);
+            let failing = &self.faults.fail_reads;
+            if failing
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, fail)
+                .is_ok()
+            {
+                return Err(injected());
+            }
+            let short = self.faults.short_reads.load(Ordering::SeqCst);
+            if short > 0 {
+                limit.events = limit.events.min(short);
+            }
+            self.inner.read(from, limit).await
+        })
+    }
+
+    fn locate<'a>(&'a self, id: &'a str) -> Future<'a, Result<Option<Position>, TransportError>> {
+        self.inner.locate(id)
+    }
+
+    fn head(&self) -> Future<'_, Result<Head, TransportError>> {
+        self.inner.head()
+    }
+}

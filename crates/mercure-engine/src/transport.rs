@@ -1,0 +1,93 @@
+use std::fmt::Debug;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use mercure_protocol::EventId;
+
+use crate::event::{Event, Position, Record};
+
+/// A boxed future, so that transports can be chosen at run time.
+pub type Future<'a, T> = Pin<Box<dyn std::future::Future<Output = T> + Send + 'a>>;
+
+/// The keeper of the log.
+///
+/// # Contract
+/// - **Append** is atomic and ordered. When it returns `Ok`, the event is durable to the level the
+///   transport states in its documentation, and has a position greater than that of every event
+///   accepted before.
+/// - **The tail** is told every accepted event, of all hubs that share the log, in the log's
+///   order, exactly once per hub, across reconnects of the engine's client.
+/// - **Read** returns events in order with no hole; what retention has dropped is reported as
+///   [`Batch::Gone`], never passed over.
+/// - **Locate** takes time independent of where the event stands; of several events with one id
+///   it finds the earliest that is retained.
+/// - **Head** is cheap: it is asked at each page load.
+pub trait Transport: Debug + Send + Sync {
+    /// Begins to tell the tail what happens from now on; called once. Returns the position of the
+    /// newest event: the tail is told everything after it.
+    fn start(&self, tail: Arc<dyn Tail>) -> Future<'_, Result<Position, TransportError>>;
+
+    /// Accepts an event.
+    fn append(&self, record: Record) -> Future<'_, Result<Position, TransportError>>;
+
+    /// Reads a stretch of the log.
+    fn read(&self, from: From, limit: ReadLimit) -> Future<'_, Result<Batch, TransportError>>;
+
+    /// Finds the earliest retained event with an id.
+    fn locate<'a>(&'a self, id: &'a str) -> Future<'a, Result<Option<Position>, TransportError>>;
+
+    /// The newest event.
+    fn head(&self) -> Future<'_, Result<Head, TransportError>>;
+}
+
+/// The receiver of a transport's tail.
+pub trait Tail: Debug + Send + Sync {
+    /// The log accepted an event. Called in the log's order; returns at once.
+    fn on_event(&self, event: Arc<Event>);
+}
+
+/// Where a read begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// At the oldest event that is retained, whichever that is.
+    Oldest,
+    /// Right after this position.
+    After(Position),
+}
+
+/// How much a read returns at most; at least one event if there is any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadLimit {
+    /// Number of events.
+    pub events: usize,
+    /// Size of their frames in bytes.
+    pub bytes: usize,
+}
+
+/// The result of a read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Batch {
+    /// The next events; none if the reader is at the head.
+    Events(Vec<Arc<Event>>),
+    /// An event after the asked position is no longer retained.
+    Gone,
+}
+
+/// The newest end of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Head {
+    /// Position of the newest event ever accepted.
+    pub position: Position,
+    /// Its id; `None` if nothing was accepted yet.
+    pub id: Option<EventId>,
+}
+
+/// Why a transport could not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransportError {
+    /// The engine cannot be reached or refuses for now; trying again later makes sense. For an
+    /// append, the event may or may not have been accepted.
+    #[error("the transport is unavailable: {0}")]
+    Unavailable(String),
+}

@@ -1,0 +1,101 @@
+//! The newest events, in memory, for every shard to read.
+//!
+//! A shard is a cursor here, so a slow shard holds nothing up and needs no queue; what has left
+//! the window is read from the transport.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::event::{Event, Position};
+
+#[derive(Debug)]
+pub(crate) struct Window {
+    recent: RwLock<Recent>,
+    max_events: usize,
+    max_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Recent {
+    events: VecDeque<Arc<Event>>,
+    bytes: usize,
+    /// Every event after this position is in the window.
+    floor: Position,
+}
+
+/// Whether the window could answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Covered {
+    Yes,
+    /// The cursor is older than the window: ask the transport.
+    No,
+}
+
+impl Window {
+    pub(crate) fn new(floor: Position, max_events: usize, max_bytes: usize) -> Self {
+        let recent = Recent {
+            events: VecDeque::new(),
+            bytes: 0,
+            floor,
+        };
+        Self {
+            recent: RwLock::new(recent),
+            max_events,
+            max_bytes,
+        }
+    }
+
+    /// Adds the next event of the log.
+    pub(crate) fn push(&self, event: Arc<Event>) {
+        let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
+        recent.bytes += event.record.size();
+        recent.events.push_back(event);
+        while recent.events.len() > self.max_events || recent.bytes > self.max_bytes {
+            let Some(oldest) = recent.events.pop_front() else {
+                break;
+            };
+            recent.bytes -= oldest.record.size();
+            recent.floor = oldest.position;
+        }
+    }
+
+    /// Raises the floor before the first event was pushed.
+    pub(crate) fn begin_after(&self, position: Position) {
+        let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
+        if recent.events.is_empty() {
+            recent.floor = recent.floor.max(position);
+        }
+    }
+
+    /// Position of the newest event.
+    pub(crate) fn head(&self) -> Position {
+        let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
+        recent
+            .events
+            .back()
+            .map_or(recent.floor, |event| event.position)
+    }
+
+    /// Appends to `out` up to `limit` events after a position and up to another.
+    pub(crate) fn read(
+        &self,
+        after: Position,
+        through: Position,
+        limit: usize,
+        out: &mut Vec<Arc<Event>>,
+    ) -> Covered {
+        let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
+        if after < recent.floor {
+            return Covered::No;
+        }
+        let first = recent
+            .events
+            .partition_point(|event| event.position <= after);
+        let next = recent
+            .events
+            .range(first..)
+            .take_while(|event| event.position <= through);
+        out.extend(next.take(limit).map(Arc::clone));
+        Covered::Yes
+    }
+}
