@@ -1,1 +1,15 @@
+//! The hub as a server: configuration, authorization, HTTP, and the bus of a companion.
+//!
+//! What a request means is decided in [`api`], on plain values. The adapters (TCP, HTTP/2, the
+//! companion's sockets, connections taken over from a worker) translate and nothing else.
+//! [`serve`] is the only way to open the hub to clients.
 
+pub mod api;
+pub mod auth;
+pub mod bus;
+pub mod config;
+mod http;
+pub mod logging;
+mod server;
+
+pub use server::{Listeners, serve};

@@ -1,5 +1,9 @@
 //! A hub on the memory transport, and readers of its streams.
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test binary uses its own part"
+)]
 
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};

@@ -1,0 +1,146 @@
+use mercure_engine::TransportError;
+use mercure_protocol::Error;
+
+use crate::auth::Refusal;
+
+/// The parts of a request that the hub looks at.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// The raw query component, without the question mark.
+    pub query: String,
+    /// The header fields.
+    pub headers: Headers,
+}
+
+/// Header fields with lower-case names, in order.
+#[derive(Debug, Clone, Default)]
+pub struct Headers(Vec<(String, Vec<u8>)>);
+
+impl Headers {
+    /// Adds a field.
+    pub fn push(&mut self, name: &str, value: impl Into<Vec<u8>>) {
+        self.0.push((name.to_ascii_lowercase(), value.into()));
+    }
+
+    /// The first value of a field, if it is UTF-8. The name is given in lower case.
+    #[must_use]
+    pub fn get<'a>(&'a self, name: &'a str) -> Option<&'a str> {
+        self.all(name).next()
+    }
+
+    /// All values of a field that are UTF-8.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let fields = self.0.iter().filter(move |(field, _)| field == name);
+        fields.filter_map(|(_, value)| std::str::from_utf8(value).ok())
+    }
+}
+
+/// A complete response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// Header fields, without framing ones.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// An answer without a body.
+    #[must_use]
+    pub fn empty(status: u16) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            body: Vec::new(),
+        }
+    }
+
+    /// An answer with a line of text.
+    #[must_use]
+    pub fn text(status: u16, body: impl Into<String>) -> Self {
+        Self {
+            status,
+            headers: vec![("Content-Type", "text/plain; charset=utf-8".to_owned())],
+            body: body.into().into_bytes(),
+        }
+    }
+
+    /// The hub cannot do it now: try again, not all at the same moment.
+    #[must_use]
+    pub fn unavailable(reason: &str) -> Self {
+        let mut answer = Self::text(503, reason);
+        answer
+            .headers
+            .push(("Retry-After", fastrand::u32(1..=5).to_string()));
+        answer
+    }
+
+    /// The body is over the limit.
+    #[must_use]
+    pub fn body_too_large(limit: usize) -> Self {
+        Self::text(
+            413,
+            format!("request body: over the limit of {limit} bytes"),
+        )
+    }
+}
+
+/// The one place where a refusal of the hub becomes a status.
+impl Answer {
+    /// A publication that breaks a rule of the protocol.
+    #[must_use]
+    pub fn bad_publication(error: &Error) -> Self {
+        let status = if matches!(error, Error::TooLarge { .. }) {
+            413
+        } else {
+            400
+        };
+        Self::text(status, error.to_string())
+    }
+
+    /// A subscription that breaks a rule of the protocol.
+    #[must_use]
+    pub fn bad_subscription(error: &Error) -> Self {
+        Self::text(400, error.to_string())
+    }
+
+    /// A refusal for lack of authorization, in the form of RFC 6750.
+    #[must_use]
+    pub fn refused(refusal: Refusal) -> Self {
+        let (status, error, text) = match refusal {
+            Refusal::Missing => (401, None, "an access token is required"),
+            Refusal::Malformed => (
+                400,
+                Some("invalid_request"),
+                "the Authorization header holds no bearer token",
+            ),
+            Refusal::Invalid => (401, Some("invalid_token"), "the access token is not valid"),
+            Refusal::Insufficient => (
+                403,
+                Some("insufficient_scope"),
+                "the access token does not allow this",
+            ),
+            Refusal::CrossOrigin => {
+                return Self::text(
+                    403,
+                    "publishing with a cookie is not allowed from this origin",
+                );
+            }
+        };
+        let challenge = error.map_or("Bearer".to_owned(), |error| {
+            format!("Bearer error=\"{error}\"")
+        });
+        let mut answer = Self::text(status, text);
+        answer.headers.push(("WWW-Authenticate", challenge));
+        answer
+    }
+
+    /// The transport does not answer.
+    #[must_use]
+    pub fn transport_failed(error: &TransportError) -> Self {
+        tracing::error!(%error, "the transport failed");
+        Self::unavailable("the hub cannot reach its log right now")
+    }
+}

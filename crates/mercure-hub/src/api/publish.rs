@@ -1,0 +1,76 @@
+use mercure_engine::PublishError;
+use mercure_protocol::{Principal, Update};
+
+use super::{Answer, Request, Service};
+use crate::auth::{Policy, Refusal};
+
+/// Serves a publish request (section "Publication"). `given` is an identity that the adapter
+/// vouches for; without one, the request's credentials decide.
+pub async fn publish(
+    service: &Service,
+    policy: &Policy,
+    request: &Request,
+    body: &[u8],
+    given: Option<Principal>,
+) -> Answer {
+    let mut answer = match accept(service, policy, request, body, given).await {
+        Ok(id) => Answer::text(200, id),
+        Err(refusal) => refusal,
+    };
+    policy.origins.allow(request, &mut answer.headers);
+    answer
+}
+
+async fn accept(
+    service: &Service,
+    policy: &Policy,
+    request: &Request,
+    body: &[u8],
+    given: Option<Principal>,
+) -> Result<String, Answer> {
+    if body.len() > service.max_request_body {
+        return Err(Answer::body_too_large(service.max_request_body));
+    }
+    if !is_form(request) {
+        return Err(Answer::text(
+            415,
+            "the body must be application/x-www-form-urlencoded",
+        ));
+    }
+    let hub = &service.hub;
+    let principal = match given {
+        Some(principal) => principal,
+        None => policy
+            .publisher(request, hub.url(), &service.limits, hub.clock())
+            .map_err(Answer::refused)?,
+    };
+    let update = Update::from_form(body, hub.url(), &service.limits)
+        .map_err(|error| Answer::bad_publication(&error))?;
+    let allowed = match &principal {
+        Principal::Application => true,
+        Principal::Granted { grants, .. } => grants.allow_publish(update.topics(), hub.url()),
+        Principal::Anonymous => false,
+    };
+    if !allowed {
+        tracing::info!("a publication was refused: the token does not grant every topic");
+        return Err(Answer::refused(Refusal::Insufficient));
+    }
+    match hub.publish(&update).await {
+        Ok(id) => Ok(id.to_string()),
+        Err(PublishError::Transport(error)) => Err(Answer::transport_failed(&error)),
+        Err(error) => {
+            tracing::error!(%error, "publishing failed");
+            Err(Answer::unavailable(
+                "the hub cannot accept updates right now",
+            ))
+        }
+    }
+}
+
+/// A missing content type passes: the body then has to parse as a form.
+fn is_form(request: &Request) -> bool {
+    request.headers.get("content-type").is_none_or(|value| {
+        let essence = value.split(';').next().unwrap_or_default().trim();
+        essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    })
+}

@@ -1,0 +1,262 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use mercure_engine::{From, Interest, NewSubscriber, Outlet, Permit, Resume};
+use mercure_protocol::{
+    Grants, LastEventId, Matcher, Principal, SubscribeQuery, frame_cursor, frame_retry,
+};
+
+use super::{Answer, Request, Service};
+use crate::auth::{Policy, Refusal};
+
+/// A subscription that was granted and only needs somewhere to go.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Header fields of the response, without framing ones.
+    pub headers: Vec<(&'static str, String)>,
+    matchers: Vec<Matcher>,
+    grants: Option<Arc<Grants>>,
+    from: Option<From>,
+    retry: Option<Bytes>,
+    deadline: Option<Duration>,
+    permit: Permit,
+}
+
+impl Accepted {
+    /// The subscriber, with `head` (a response head, or nothing) before its stream.
+    #[must_use]
+    pub fn into_subscriber(self, outlet: Outlet, head: &[u8]) -> NewSubscriber {
+        let mut preamble = BytesMut::from(head);
+        preamble.extend(self.retry);
+        // At least one byte of the body leaves at once: it makes proxies forward the head.
+        preamble.extend_from_slice(b":\n");
+        NewSubscriber {
+            outlet,
+            matchers: self.matchers,
+            grants: self.grants,
+            from: self.from,
+            preamble: preamble.freeze(),
+            permit: self.permit,
+            deadline: self.deadline,
+        }
+    }
+}
+
+/// Serves a subscription request (section "Subscription") up to the point where the stream
+/// begins. `given` is an identity that the adapter vouches for.
+///
+/// # Errors
+/// The answer to send instead of a stream.
+pub async fn subscribe(
+    service: &Service,
+    policy: &Policy,
+    request: &Request,
+    given: Option<Principal>,
+) -> Result<Accepted, Answer> {
+    let result = accept(service, policy, request, given).await;
+    result.map_err(|mut refusal| {
+        policy.origins.allow(request, &mut refusal.headers);
+        refusal
+    })
+}
+
+async fn accept(
+    service: &Service,
+    policy: &Policy,
+    request: &Request,
+    given: Option<Principal>,
+) -> Result<Accepted, Answer> {
+    let asked = Asked::parse(service, policy, request, given)?;
+    let resume = asked.resume(service).await?;
+    let permit = service
+        .hub
+        .admit()
+        .map_err(|error| Answer::unavailable(&error.to_string()))?;
+    let mut headers = stream_headers();
+    if let Some(resume) = &resume {
+        let preceding = resume.preceding.as_deref().unwrap_or(LastEventId::EARLIEST);
+        // Both names: the request does not say which generation's client reads the answer.
+        if policy.protocol.speaks_v1() {
+            headers.push(("Mercure-Last-Event-ID", preceding.to_owned()));
+        }
+        if policy.protocol.speaks_v0() {
+            headers.push(("Last-Event-ID", preceding.to_owned()));
+        }
+    }
+    policy.origins.allow(request, &mut headers);
+    let retry = (!service.retry.is_zero()).then(|| {
+        let milliseconds = Service::jittered(service.retry).as_millis();
+        frame_retry(u64::try_from(milliseconds).unwrap_or(u64::MAX))
+    });
+    Ok(Accepted {
+        headers,
+        deadline: deadline(service, asked.expires_at),
+        matchers: asked.matchers,
+        grants: asked.grants,
+        from: resume.map(|resume| resume.from),
+        retry,
+        permit,
+    })
+}
+
+/// Answers one round of a client that polls: what it has missed, and its new cursor.
+///
+/// A first round answers nothing but the cursor; `EventSource` adopts it and comes back with it.
+pub async fn poll(
+    service: &Service,
+    policy: &Policy,
+    request: &Request,
+    given: Option<Principal>,
+    interval: Duration,
+) -> Answer {
+    match round(service, policy, request, given, interval).await {
+        Ok(answer) | Err(answer) => answer,
+    }
+}
+
+async fn round(
+    service: &Service,
+    policy: &Policy,
+    request: &Request,
+    given: Option<Principal>,
+    interval: Duration,
+) -> Result<Answer, Answer> {
+    let asked = Asked::parse(service, policy, request, given)?;
+    let failed = |error| Answer::transport_failed(&error);
+    let (frames, retry) = match asked.resume(service).await? {
+        None => {
+            let head = service.hub.head().await.map_err(failed)?;
+            let cursor = head
+                .id
+                .as_ref()
+                .map_or(LastEventId::EARLIEST, |id| id.as_str());
+            (vec![frame_cursor(cursor)], FIRST_POLL)
+        }
+        Some(resume) => {
+            let interest = Interest {
+                matchers: &asked.matchers,
+                grants: asked.grants.as_deref(),
+            };
+            let frames = service
+                .hub
+                .poll(&interest, resume.from)
+                .await
+                .map_err(failed)?;
+            (frames, Service::jittered(interval))
+        }
+    };
+    let retry = frame_retry(u64::try_from(retry.as_millis()).unwrap_or(u64::MAX));
+    let body = std::iter::once(retry)
+        .chain(frames)
+        .collect::<Vec<_>>()
+        .concat();
+    let mut headers = stream_headers();
+    policy.origins.allow(request, &mut headers);
+    Ok(Answer {
+        status: 200,
+        headers,
+        body,
+    })
+}
+
+/// How soon a polling client comes back with its first cursor.
+const FIRST_POLL: Duration = Duration::from_millis(50);
+
+/// A subscription request, understood and authorized.
+struct Asked {
+    matchers: Vec<Matcher>,
+    last_event_id: Option<LastEventId>,
+    grants: Option<Arc<Grants>>,
+    expires_at: Option<u64>,
+}
+
+impl Asked {
+    fn parse(
+        service: &Service,
+        policy: &Policy,
+        request: &Request,
+        given: Option<Principal>,
+    ) -> Result<Self, Answer> {
+        let hub = &service.hub;
+        let query = SubscribeQuery::parse(
+            request.query.as_bytes(),
+            policy.protocol,
+            hub.url(),
+            &service.limits,
+        )
+        .map_err(|error| Answer::bad_subscription(&error))?;
+        let principal = match given {
+            Some(principal) => principal,
+            None => policy
+                .subscriber(
+                    request,
+                    query.authorization.as_deref(),
+                    hub.url(),
+                    &service.limits,
+                    hub.clock(),
+                )
+                .map_err(Answer::refused)?,
+        };
+        let (grants, expires_at) = match principal {
+            Principal::Anonymous if !policy.anonymous => {
+                return Err(Answer::refused(Refusal::Missing));
+            }
+            Principal::Anonymous | Principal::Application => (None, None),
+            Principal::Granted { grants, expires_at } => (
+                (!grants.read_nothing()).then(|| Arc::new(grants)),
+                expires_at,
+            ),
+        };
+        // The header goes before the parameter: it is what EventSource sends on a reconnect.
+        let header = request
+            .headers
+            .get("last-event-id")
+            .and_then(LastEventId::parse);
+        Ok(Self {
+            matchers: query.matchers,
+            last_event_id: header.or(query.last_event_id),
+            grants,
+            expires_at,
+        })
+    }
+
+    async fn resume(&self, service: &Service) -> Result<Option<Resume>, Answer> {
+        match &self.last_event_id {
+            None => Ok(None),
+            Some(last) => {
+                let resume = service.hub.resume(last).await;
+                resume
+                    .map(Some)
+                    .map_err(|error| Answer::transport_failed(&error))
+            }
+        }
+    }
+}
+
+fn stream_headers() -> Vec<(&'static str, String)> {
+    vec![
+        ("Content-Type", "text/event-stream".to_owned()),
+        // no-transform keeps compressors, X-Accel-Buffering keeps nginx from holding events back.
+        (
+            "Cache-Control",
+            "no-store, private, no-transform".to_owned(),
+        ),
+        ("X-Accel-Buffering", "no".to_owned()),
+    ]
+}
+
+/// When the connection ends, on the hub's clock: at the token's end, or at the maximum age.
+fn deadline(service: &Service, expires_at: Option<u64>) -> Option<Duration> {
+    let clock = service.hub.clock();
+    let now = clock.now();
+    let expiry =
+        expires_at.map(|at| now + Duration::from_secs(at).saturating_sub(clock.unix_time()));
+    let age = service.max_connection_age;
+    // Up to a quarter earlier, so that streams opened together do not end together.
+    let oldest = (!age.is_zero()).then(|| now + age.mul_f64(1.0 - fastrand::f64() / 4.0));
+    match (expiry, oldest) {
+        (Some(expiry), Some(oldest)) => Some(expiry.min(oldest)),
+        (expiry, oldest) => expiry.or(oldest),
+    }
+}

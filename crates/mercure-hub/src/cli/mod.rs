@@ -1,0 +1,136 @@
+//! Subcommands. What a user types is understood here; what it does is in the library.
+
+mod client;
+mod companion;
+mod serve;
+mod token;
+
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use mercure_hub::bus::AlreadyRunning;
+use mercure_hub::config::{ConfigErrors, Layers, SETTINGS};
+
+/// Exit status: the command line or the configuration is wrong.
+const USAGE: u8 = 2;
+/// Exit status: another companion is running already.
+const ALREADY_RUNNING: u8 = 3;
+
+pub(crate) fn main() -> ExitCode {
+    let matches = command().get_matches();
+    let result = match matches.subcommand() {
+        None => serve::serve(&matches),
+        Some(("serve", arguments)) => serve::serve(arguments),
+        Some(("check-config", arguments)) => serve::check_config(arguments),
+        Some(("token", arguments)) => token::token(arguments),
+        Some(("publish", arguments)) => client::publish(arguments),
+        Some(("subscribe", arguments)) => client::subscribe(arguments),
+        Some((_, arguments)) => companion::companion(arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mercure-hub: {error:#}");
+            let configuration = error.is::<ConfigErrors>() || error.is::<Usage>();
+            if error.is::<AlreadyRunning>() {
+                ExitCode::from(ALREADY_RUNNING)
+            } else {
+                if configuration {
+                    ExitCode::from(USAGE)
+                } else {
+                    ExitCode::FAILURE
+                }
+            }
+        }
+    }
+}
+
+/// The command line asks for something that cannot be.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Usage(pub(crate) String);
+
+fn command() -> Command {
+    let about = "A Mercure hub: pushes updates to browsers over server-sent events";
+    with_settings(Command::new("mercure-hub"))
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(about)
+        .after_help("Without a subcommand, mercure-hub serves.")
+        .args_conflicts_with_subcommands(true)
+        .subcommand(with_settings(
+            Command::new("serve").about("Run the hub (the default)"),
+        ))
+        .subcommand(with_settings(
+            Command::new("check-config").about("Check the configuration and show what it means"),
+        ))
+        .subcommand(token::command())
+        .subcommand(client::publish_command())
+        .subcommand(client::subscribe_command())
+        .subcommand(companion::command())
+}
+
+/// Adds a flag for every setting.
+fn with_settings(command: Command) -> Command {
+    let file = Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .help("TOML file to read");
+    SETTINGS.iter().fold(command.arg(file), |command, setting| {
+        let default = match setting.default {
+            "" => String::new(),
+            default => format!(" [default: {default}]"),
+        };
+        command.arg(
+            Arg::new(setting.name)
+                .long(setting.flag())
+                .value_name(setting.value.trim_end_matches("..."))
+                .action(ArgAction::Append)
+                .help(format!(
+                    "{}{default} [env: {}]",
+                    setting.help,
+                    setting.variable()
+                )),
+        )
+    })
+}
+
+/// Reads file, environment and flags, in this order.
+fn layers(matches: &ArgMatches) -> anyhow::Result<Layers> {
+    let mut layers = Layers::default();
+    if let Some(path) = matches.get_one::<String>("config") {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Usage(format!("cannot read --config {path}: {error}")))?;
+        layers.file(&text);
+    }
+    layers.environment(std::env::vars());
+    for setting in SETTINGS {
+        if let Some(values) = matches.get_many::<String>(setting.name) {
+            layers.flag(setting, &values.cloned().collect::<Vec<_>>());
+        }
+    }
+    Ok(layers)
+}
+
+/// Runs a future that may be told to stop by SIGTERM or SIGINT.
+fn run<F>(program: impl FnOnce(Stop) -> F) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let stop = Box::pin(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        });
+        program(stop).await
+    })
+}
+
+type Stop = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;

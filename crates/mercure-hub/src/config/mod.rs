@@ -1,0 +1,278 @@
+//! Configuration: defaults, then a TOML file, then the environment, then flags.
+//!
+//! One table ([`SETTINGS`]) names every setting; flags, environment variables, the file's keys and
+//! the error messages all come from it. Parsing is a function of what was read, and reports every
+//! error at once, before anything is opened.
+
+mod layers;
+mod schema;
+mod values;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mercure_engine::Retention;
+use mercure_protocol::{HubUrl, Limits, Protocol};
+
+pub use self::layers::{Layers, Raw};
+pub use self::schema::{SETTINGS, Setting};
+use self::values::Reader;
+pub use self::values::parse_duration;
+use crate::api::Origins;
+use crate::auth::{Key, Policy};
+
+/// The cookie of generation 1.0.
+const COOKIE_V1: &str = "__Secure-mercure_access_token";
+/// The cookie of generation 0.x.
+const COOKIE_V0: &str = "mercureAuthorization";
+
+/// A valid configuration of a hub.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: Vec<Listen>,
+    /// Path of the hub.
+    pub hub_path: String,
+    /// The hub's own URL.
+    pub hub_url: HubUrl,
+    /// How requests are authorized.
+    pub policy: Policy,
+    /// Silence after which a comment is sent; zero for never.
+    pub heartbeat: Duration,
+    /// Reconnection time told to subscribers, before jitter; zero for none.
+    pub retry: Duration,
+    /// Longest life of a connection; zero for no bound.
+    pub max_connection_age: Duration,
+    /// How long a subscriber may refuse what waits for it.
+    pub write_timeout: Duration,
+    /// Subscribers at once.
+    pub max_connections: usize,
+    /// Largest request body in bytes.
+    pub max_request_body: usize,
+    /// Bounds on what a request holds.
+    pub limits: Limits,
+    /// URL of the keeper of the log.
+    pub transport: String,
+    /// How much history is kept.
+    pub retention: Retention,
+    /// Whether log lines are JSON.
+    pub log_json: bool,
+    /// Which log lines are written.
+    pub log_level: String,
+}
+
+/// An address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// `host:port`.
+    Tcp(String),
+    /// `unix:/path`.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => f.write_str(address),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Everything that is wrong with a configuration, one line each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<String>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the configuration has {} error(s):", self.0.len())?;
+        self.0
+            .iter()
+            .try_for_each(|error| write!(f, "\n  - {error}"))
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+impl Config {
+    /// Makes sense of what the layers hold.
+    ///
+    /// # Errors
+    /// Every error there is, not only the first.
+    pub fn parse(layers: &Layers) -> Result<Self, ConfigErrors> {
+        let mut read = Reader::new(layers);
+        let listen = read.list("listen", parse_listen);
+        let hub_path = read.one("hub_path", parse_hub_path);
+        let public_url = read.list("public_url", parse_origin);
+        let hub_url = own_url(&listen, &public_url, &hub_path);
+        let policy = policy(&mut read, &hub_url);
+        let transport = read.one("transport", |url| {
+            mercure_transports::check(url)
+                .map(|()| url.to_owned())
+                .map_err(|e| e.to_string())
+        });
+        let config = Self {
+            heartbeat: read.duration("heartbeat"),
+            retry: read.duration("retry"),
+            max_connection_age: read.duration("max_connection_age"),
+            write_timeout: read.positive_duration("write_timeout"),
+            max_connections: read.count("max_connections"),
+            max_request_body: read.size("max_request_body"),
+            limits: limits(&mut read),
+            retention: retention(&mut read),
+            log_json: read.choice("log_format", &["text", "json"]) == "json",
+            log_level: read.choice("log_level", &["error", "warn", "info", "debug", "trace"]),
+            listen,
+            hub_path,
+            hub_url: hub_url.unwrap_or_else(|error| {
+                read.error("public_url", &error);
+                fallback_url()
+            }),
+            policy,
+            transport,
+        };
+        read.finish().map(|()| config)
+    }
+}
+
+fn policy(read: &mut Reader<'_>, hub_url: &Result<HubUrl, String>) -> Policy {
+    let protocol = match read.choice("protocol", &["both", "1.0", "0.x"]).as_str() {
+        "1.0" => Protocol::V1,
+        "0.x" => Protocol::V0,
+        _ => Protocol::Both,
+    };
+    let publisher_key = key(read, "publisher_jwt_key", "publisher_jwt_alg");
+    let subscriber_key = key(read, "subscriber_jwt_key", "subscriber_jwt_alg");
+    if publisher_key.is_none() && subscriber_key.is_none() {
+        read.problem(
+            "no key is configured, so nobody could publish; make one with `openssl rand -hex 32` \
+             and set publisher_jwt_key (MERCURE_PUBLISHER_JWT_KEY, --publisher-jwt-key), and \
+             subscriber_jwt_key for private updates",
+        );
+    }
+    let mut cookie_names = read.list("cookie_name", parse_cookie_name);
+    if cookie_names.is_empty() {
+        let v1 = protocol.speaks_v1().then_some(COOKIE_V1);
+        let v0 = protocol.speaks_v0().then_some(COOKIE_V0);
+        cookie_names = v1.into_iter().chain(v0).map(str::to_owned).collect();
+    }
+    let identifier = read.text("resource_identifier");
+    let own = hub_url.as_ref().map_or("", HubUrl::as_str);
+    Policy {
+        protocol,
+        anonymous: read.flag("anonymous"),
+        origins: Origins {
+            allowed: read.list("cors_origins", parse_cors_origin),
+        },
+        publish_origins: read.list("publish_origins", parse_origin),
+        cookie_names,
+        publisher_key,
+        subscriber_key,
+        trusted_issuers: read.list("trusted_issuers", |text| Ok(text.to_owned())),
+        resource_identifier: identifier.unwrap_or_else(|| own.to_owned()),
+    }
+}
+
+fn key(read: &mut Reader<'_>, name: &'static str, algorithm: &'static str) -> Option<Key> {
+    let algorithm_name = read.choice(algorithm, &["HS256", "HS384", "HS512"]);
+    let secret = read.text(name)?;
+    match Key::new(secret.as_bytes(), &algorithm_name) {
+        Ok(key) => Some(key),
+        Err(error) => {
+            read.error(name, &error.to_string());
+            None
+        }
+    }
+}
+
+fn limits(read: &mut Reader<'_>) -> Limits {
+    Limits {
+        topics: read.count("max_topics"),
+        topic_length: read.size("max_topic_length"),
+        id_length: read.size("max_id_length"),
+        type_length: read.size("max_type_length"),
+        matchers: read.count("max_matchers"),
+        matcher_length: read.size("max_matcher_length"),
+        grants: read.count("max_grants"),
+    }
+}
+
+fn retention(read: &mut Reader<'_>) -> Retention {
+    let age = read.duration("history_age");
+    Retention {
+        events: read.count("history_size"),
+        age: (!age.is_zero()).then_some(age),
+        bytes: read.size("history_bytes"),
+    }
+}
+
+/// The hub's URL: below its first public origin, else below its first address.
+fn own_url(listen: &[Listen], public_url: &[String], path: &str) -> Result<HubUrl, String> {
+    let origin = match (public_url.first(), listen.first()) {
+        (Some(origin), _) => origin.clone(),
+        (None, Some(Listen::Tcp(address))) => format!("http://{address}"),
+        (None, _) => "http://localhost".to_owned(),
+    };
+    HubUrl::parse(&format!("{origin}{path}")).map_err(|error| error.to_string())
+}
+
+/// Stands in for a URL that is an error anyway.
+fn fallback_url() -> HubUrl {
+    #[expect(clippy::expect_used, reason = "a constant that a test parses")]
+    HubUrl::parse("http://localhost/.well-known/mercure").expect("valid")
+}
+
+fn parse_listen(text: &str) -> Result<Listen, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        let path = PathBuf::from(path);
+        return match path.is_absolute() {
+            true => Ok(Listen::Unix(path)),
+            false => Err("needs an absolute path, as in unix:/run/mercure.sock".to_owned()),
+        };
+    }
+    let port = text
+        .rsplit_once(':')
+        .and_then(|(host, port)| (!host.is_empty()).then_some(port)?.parse::<u16>().ok());
+    match port {
+        Some(_) if text.parse::<SocketAddr>().is_ok() || !text.contains(['/', '[']) => {
+            Ok(Listen::Tcp(text.to_owned()))
+        }
+        _ => Err("needs host:port, as in 127.0.0.1:5500 or [::]:5500, or unix:/path".to_owned()),
+    }
+}
+
+fn parse_hub_path(text: &str) -> Result<String, String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
+    if !text.starts_with('/') || text.ends_with('/') || !text.bytes().all(plain) {
+        return Err("needs a path like /.well-known/mercure, not ending in a slash".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn parse_origin(text: &str) -> Result<String, String> {
+    let origin = url::Url::parse(text)
+        .ok()
+        .map(|url| url.origin().ascii_serialization());
+    match origin {
+        Some(origin) if origin == text.trim_end_matches('/') => Ok(origin),
+        _ => Err("needs an origin, as in https://example.com (no path)".to_owned()),
+    }
+}
+
+fn parse_cors_origin(text: &str) -> Result<String, String> {
+    if text == "*" {
+        Ok(text.to_owned())
+    } else {
+        parse_origin(text)
+    }
+}
+
+fn parse_cookie_name(text: &str) -> Result<String, String> {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if text.is_empty() || !text.bytes().all(token) {
+        return Err("is not a valid cookie name".to_owned());
+    }
+    Ok(text.to_owned())
+}

@@ -1,0 +1,209 @@
+/// A setting: one name, in three spellings.
+#[derive(Debug)]
+pub struct Setting {
+    /// The name in the file; the other spellings follow from it.
+    pub name: &'static str,
+    /// The value if none is given; lists are separated by spaces.
+    pub default: &'static str,
+    /// What kind of value it takes, as shown in the help.
+    pub value: &'static str,
+    /// What it does.
+    pub help: &'static str,
+}
+
+impl Setting {
+    /// The environment variable.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("MERCURE_{}", self.name.to_ascii_uppercase())
+    }
+
+    /// The flag, without its dashes.
+    #[must_use]
+    pub fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+}
+
+const fn setting(
+    name: &'static str,
+    default: &'static str,
+    value: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting {
+        name,
+        default,
+        value,
+        help,
+    }
+}
+
+/// Every setting of a hub, in the order of the documentation.
+pub static SETTINGS: &[Setting] = &[
+    setting(
+        "listen",
+        "127.0.0.1:5500",
+        "ADDRESS...",
+        "Where to listen: host:port or unix:/path",
+    ),
+    setting(
+        "hub_path",
+        "/.well-known/mercure",
+        "PATH",
+        "Path of the hub",
+    ),
+    setting(
+        "public_url",
+        "",
+        "ORIGIN...",
+        "Origins under which clients reach the hub, as in https://example.com; the first one is \
+         the base of its own URL [default: the first address listened on]",
+    ),
+    setting(
+        "resource_identifier",
+        "",
+        "URI",
+        "What the aud claim of a 1.0 token must name [default: the hub's URL]",
+    ),
+    setting(
+        "protocol",
+        "both",
+        "both|1.0|0.x",
+        "Generations of the protocol to speak",
+    ),
+    setting(
+        "publisher_jwt_key",
+        "",
+        "SECRET",
+        "Key that verifies publishers' tokens",
+    ),
+    setting(
+        "publisher_jwt_alg",
+        "HS256",
+        "ALG",
+        "Its algorithm: HS256, HS384 or HS512",
+    ),
+    setting(
+        "subscriber_jwt_key",
+        "",
+        "SECRET",
+        "Key that verifies subscribers' tokens",
+    ),
+    setting(
+        "subscriber_jwt_alg",
+        "HS256",
+        "ALG",
+        "Its algorithm: HS256, HS384 or HS512",
+    ),
+    setting(
+        "trusted_issuers",
+        "",
+        "ISSUER...",
+        "Values of the iss claim that 1.0 tokens may have; without any, 1.0 tokens are refused",
+    ),
+    setting(
+        "anonymous",
+        "true",
+        "BOOL",
+        "Serve subscribers without a token (public updates only)",
+    ),
+    setting(
+        "cors_origins",
+        "",
+        "ORIGIN...",
+        "Origins whose pages may use the hub, with credentials; * for any, without credentials",
+    ),
+    setting(
+        "publish_origins",
+        "",
+        "ORIGIN...",
+        "Origins whose pages may publish with a cookie, beside the hub's own",
+    ),
+    setting(
+        "cookie_name",
+        "",
+        "NAME...",
+        "Cookies that may hold a token [default: __Secure-mercure_access_token (1.0) and \
+         mercureAuthorization (0.x)]",
+    ),
+    setting(
+        "heartbeat",
+        "15s",
+        "DURATION",
+        "Silence after which a comment is sent; 0s for never",
+    ),
+    setting(
+        "retry",
+        "1s",
+        "DURATION",
+        "Reconnection time told to subscribers, jittered by half; 0s for none",
+    ),
+    setting(
+        "max_connection_age",
+        "1h",
+        "DURATION",
+        "Longest life of a stream, up to a quarter shorter; 0s for no bound",
+    ),
+    setting(
+        "write_timeout",
+        "60s",
+        "DURATION",
+        "How long a subscriber may refuse what waits for it",
+    ),
+    setting("max_connections", "100000", "COUNT", "Subscribers at once"),
+    setting(
+        "max_request_body",
+        "1MiB",
+        "SIZE",
+        "Largest body of a request",
+    ),
+    setting("max_topics", "100", "COUNT", "Topics of one update"),
+    setting("max_topic_length", "4KiB", "SIZE", "Length of a topic"),
+    setting(
+        "max_id_length",
+        "1KiB",
+        "SIZE",
+        "Length of an event id given by a publisher",
+    ),
+    setting("max_type_length", "256B", "SIZE", "Length of an event type"),
+    setting(
+        "max_matchers",
+        "1000",
+        "COUNT",
+        "Topic matchers of one subscription request",
+    ),
+    setting(
+        "max_matcher_length",
+        "4KiB",
+        "SIZE",
+        "Length of a topic matcher",
+    ),
+    setting(
+        "max_grants",
+        "10000",
+        "COUNT",
+        "Topic matchers in one token",
+    ),
+    setting(
+        "transport",
+        "memory://",
+        "URL",
+        "Keeper of the log: memory://",
+    ),
+    setting("history_size", "100000", "COUNT", "Events kept"),
+    setting(
+        "history_age",
+        "0s",
+        "DURATION",
+        "Age of the oldest event kept; 0s for no bound",
+    ),
+    setting("history_bytes", "256MiB", "SIZE", "Size of all events kept"),
+    setting("log_format", "text", "text|json", "Form of log lines"),
+    setting(
+        "log_level",
+        "info",
+        "LEVEL",
+        "Log lines to write: error, warn, info, debug, trace",
+    ),
+];

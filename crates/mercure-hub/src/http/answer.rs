@@ -1,0 +1,64 @@
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+use http_body::Frame;
+use mercure_engine::BodyReader;
+
+use crate::api::{Answer, Headers, Request};
+
+/// An answer in the library's form.
+pub(super) fn response_of(answer: Answer) -> Response {
+    with_headers(answer.status, answer.headers, Body::from(answer.body))
+}
+
+/// A stream in the library's form.
+pub(super) fn stream_of(headers: Vec<(&'static str, String)>, reader: BodyReader) -> Response {
+    with_headers(200, headers, Body::new(StreamBody(reader)))
+}
+
+fn with_headers(status: u16, headers: Vec<(&'static str, String)>, body: Body) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
+    for (name, value) in headers {
+        // An id may hold any letter; what a header cannot carry is left out rather than garbled.
+        let name = HeaderName::from_bytes(name.as_bytes());
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value.as_bytes())) {
+            response.headers_mut().append(name, value);
+        }
+    }
+    response
+}
+
+/// The parts of a library request that the hub looks at.
+pub(super) fn request_of(head: &http::request::Parts) -> Request {
+    let mut headers = Headers::default();
+    for (name, value) in &head.headers {
+        headers.push(name.as_str(), value.as_bytes());
+    }
+    Request {
+        query: head.uri.query().unwrap_or_default().to_owned(),
+        headers,
+    }
+}
+
+/// A subscriber's stream as a response body.
+#[derive(Debug)]
+struct StreamBody(BodyReader);
+
+impl http_body::Body for StreamBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.0
+            .poll_next(cx)
+            .map(|chunk| chunk.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}

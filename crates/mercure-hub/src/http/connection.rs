@@ -1,0 +1,206 @@
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::watch;
+
+use super::direct::{self, First};
+use super::prefixed::Prefixed;
+use crate::api::Service;
+use crate::auth::Policy;
+use crate::server::stopped;
+
+/// What a listener's connections are served with.
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) service: Arc<Service>,
+    pub(crate) policy: Policy,
+    pub(crate) hub_path: String,
+    /// A peer that accepts nothing for this long is gone.
+    pub(crate) write_timeout: Duration,
+}
+
+/// A bound listener.
+#[derive(Debug)]
+pub(crate) enum Bound {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+/// An accepted connection.
+#[derive(Debug)]
+pub(crate) enum Connection {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Bound {
+    /// Binds a Unix socket that only this user can connect to, in place of a stale one.
+    pub(crate) fn unix(path: &Path, mode: u32) -> io::Result<Self> {
+        match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path)?;
+            }
+            Err(_) => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+        Ok(Self::Unix(listener, path.to_owned()))
+    }
+
+    /// Waits for the next connection.
+    pub(crate) async fn accept(&self) -> io::Result<Connection> {
+        match self {
+            Self::Tcp(listener) => {
+                let (socket, _) = listener.accept().await?;
+                Ok(Connection::Tcp(socket))
+            }
+            Self::Unix(listener, _) => {
+                let (socket, _) = listener.accept().await?;
+                Ok(Connection::Unix(socket))
+            }
+        }
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if let Self::Unix(_, path) = self {
+            // Somebody else may have cleaned up.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Site {
+    /// Serves one connection of the public listeners until it ends.
+    pub(crate) async fn serve(
+        &self,
+        mut connection: Connection,
+        router: Router,
+        shutdown: watch::Receiver<bool>,
+    ) {
+        connection.prepare(self.write_timeout);
+        let result = match direct::first_request(&mut connection, &self.hub_path).await {
+            First::Nothing => Ok(()),
+            First::Subscription(request) => direct::serve(connection, request, self).await,
+            First::Other(prefix) => {
+                serve_library(
+                    Prefixed {
+                        prefix,
+                        socket: connection,
+                    },
+                    router,
+                    shutdown,
+                )
+                .await;
+                Ok(())
+            }
+        };
+        if let Err(error) = result {
+            tracing::debug!(%error, "a connection broke");
+        }
+    }
+}
+
+/// Serves a connection through the HTTP library, HTTP/1.1 or HTTP/2.
+pub(super) async fn serve_library<S>(socket: S, router: Router, mut shutdown: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(30));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(1000);
+    let service = TowerToHyperService::new(router);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = stopped(&mut shutdown) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "a connection broke");
+    }
+}
+
+impl Connection {
+    /// Serves the connection through the library alone.
+    pub(crate) async fn serve_library(self, router: Router, shutdown: watch::Receiver<bool>) {
+        serve_library(self, router, shutdown).await;
+    }
+
+    fn prepare(&self, write_timeout: Duration) {
+        if let Self::Tcp(socket) = self {
+            prepare_tcp(&socket2::SockRef::from(socket), write_timeout);
+        }
+    }
+}
+
+/// Options of a TCP connection that will carry events: send at once, notice a vanished peer.
+pub(crate) fn prepare_tcp(socket: &socket2::SockRef<'_>, write_timeout: Duration) {
+    let result = socket.set_tcp_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let result = result.and_then(|()| socket.set_tcp_user_timeout(Some(write_timeout)));
+    if let Err(error) = result {
+        tracing::debug!(%error, "a socket option could not be set");
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
+            Self::Unix(socket) => Pin::new(socket).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(socket) => Pin::new(socket).poll_write(cx, buf),
+            Self::Unix(socket) => Pin::new(socket).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(socket) => Pin::new(socket).poll_flush(cx),
+            Self::Unix(socket) => Pin::new(socket).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The only place that knows HTTP libraries: translation between requests and [`crate::api`].
+
+mod answer;
+mod connection;
+mod direct;
+mod prefixed;
+mod routes;
+
+pub(crate) use self::connection::{Bound, Connection, Site, prepare_tcp};
+pub(crate) use self::direct::write_head;
+pub(crate) use self::routes::{bus, public};

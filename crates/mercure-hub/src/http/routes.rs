@@ -1,0 +1,143 @@
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use axum::routing::{get, post};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use mercure_engine::body;
+use mercure_protocol::Principal;
+
+use super::answer::{request_of, response_of, stream_of};
+use super::connection::Site;
+use crate::api::{self, Answer};
+use crate::auth::Policy;
+use crate::bus::{Companion, Relayed};
+
+/// The routes of the public listeners.
+pub(crate) fn public(site: Arc<Site>) -> Router {
+    let methods = get(subscribe).post(publish).options(preflight);
+    Router::new()
+        .route(&site.hub_path.clone(), methods)
+        .with_state(site)
+}
+
+async fn subscribe(State(site): State<Arc<Site>>, request: Request) -> Response {
+    let (head, _) = request.into_parts();
+    let request = request_of(&head);
+    respond(
+        api::subscribe(&site.service, &site.policy, &request, None).await,
+        &site.service,
+    )
+}
+
+async fn publish(State(site): State<Arc<Site>>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let answer = match read(body, site.service.max_request_body).await {
+        Ok(body) => {
+            api::publish(&site.service, &site.policy, &request_of(&head), &body, None).await
+        }
+        Err(answer) => answer,
+    };
+    response_of(answer)
+}
+
+async fn preflight(State(site): State<Arc<Site>>, request: Request) -> Response {
+    let (head, _) = request.into_parts();
+    response_of(api::preflight(&site.policy, &request_of(&head)))
+}
+
+/// A stream through the library's body, or the refusal.
+fn respond(result: Result<api::Accepted, Answer>, service: &api::Service) -> Response {
+    match result {
+        Ok(accepted) => {
+            let (outlet, reader) = body();
+            let headers = accepted.headers.clone();
+            service.hub.attach(accepted.into_subscriber(outlet, &[]));
+            stream_of(headers, reader)
+        }
+        Err(answer) => response_of(answer),
+    }
+}
+
+async fn read(body: axum::body::Body, limit: usize) -> Result<Bytes, Answer> {
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Answer::body_too_large(limit)),
+        Err(_) => Err(Answer::text(400, "the request body could not be read")),
+    }
+}
+
+/// The routes of a companion's bus. Whoever can connect is the same user, so requests are the
+/// application's own; those that it passes on for its clients carry the rules to judge them by.
+pub(crate) fn bus(companion: Arc<Companion>) -> Router {
+    Router::new()
+        .route("/publish", post(bus_publish))
+        .route("/relay/publish", post(relay_publish))
+        .route("/relay/subscribe", post(relay_subscribe))
+        .route("/relay/poll", post(relay_poll))
+        .route("/status", get(status))
+        .route("/retire", post(retire))
+        .with_state(companion)
+}
+
+type Shared = State<Arc<Companion>>;
+
+async fn bus_publish(State(companion): Shared, request: Request) -> Response {
+    let service = &companion.service;
+    let answer = match read(request.into_body(), service.max_request_body).await {
+        Ok(body) => {
+            let request = api::Request::default();
+            let application = Some(Principal::Application);
+            api::publish(service, &Policy::closed(), &request, &body, application).await
+        }
+        Err(answer) => answer,
+    };
+    response_of(answer)
+}
+
+async fn relay_publish(State(companion): Shared, request: Request) -> Response {
+    response_of(match relayed(request, &companion).await {
+        Ok(relayed) => relayed.publish(&companion.service).await,
+        Err(answer) => answer,
+    })
+}
+
+async fn relay_subscribe(State(companion): Shared, request: Request) -> Response {
+    let result = match relayed(request, &companion).await {
+        Ok(relayed) => relayed.subscribe(&companion.service).await,
+        Err(answer) => Err(answer),
+    };
+    respond(result, &companion.service)
+}
+
+async fn relay_poll(State(companion): Shared, request: Request) -> Response {
+    response_of(match relayed(request, &companion).await {
+        Ok(relayed) => {
+            relayed
+                .poll(&companion.service, companion.poll_interval)
+                .await
+        }
+        Err(answer) => answer,
+    })
+}
+
+async fn relayed(request: Request, companion: &Companion) -> Result<Relayed, Answer> {
+    // The envelope repeats the client's body as a JSON string: at most six times as long.
+    let limit = companion
+        .service
+        .max_request_body
+        .saturating_mul(6)
+        .saturating_add(1 << 20);
+    Relayed::parse(&read(request.into_body(), limit).await?, &companion.service)
+}
+
+async fn status(State(companion): Shared) -> Response {
+    response_of(companion.status().await)
+}
+
+async fn retire(State(companion): Shared) -> Response {
+    companion.retire();
+    response_of(Answer::empty(204))
+}

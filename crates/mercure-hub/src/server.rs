@@ -1,0 +1,180 @@
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use mercure_engine::{Clock, Hub, Options};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::api::Service;
+use crate::config::{Config, Listen};
+use crate::http::{self, Bound, Connection, Site};
+
+/// How long requests under way may take once the hub is stopping.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Bound listeners: from here on, clients can connect.
+#[derive(Debug)]
+pub struct Listeners(Vec<Bound>);
+
+impl Listeners {
+    /// Binds everything that the configuration names.
+    ///
+    /// # Errors
+    /// If one address cannot be bound, naming it and what can be done.
+    pub async fn bind(config: &Config) -> anyhow::Result<Self> {
+        let mut bound = Vec::new();
+        for listen in &config.listen {
+            let result = match listen {
+                Listen::Tcp(address) => TcpListener::bind(address).await.map(Bound::Tcp),
+                Listen::Unix(path) => Bound::unix(path, 0o660),
+            };
+            bound.push(result.map_err(|error| explain(listen, &error))?);
+        }
+        Ok(Self(bound))
+    }
+
+    /// The addresses, as a client would write them; of a Unix socket, its path.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        let name = |bound: &Bound| match bound {
+            Bound::Tcp(listener) => listener
+                .local_addr()
+                .map_or_else(|_| "?".to_owned(), |address| address.to_string()),
+            Bound::Unix(_, path) => format!("unix:{}", path.display()),
+        };
+        self.0.iter().map(name).collect()
+    }
+}
+
+fn explain(listen: &Listen, error: &io::Error) -> anyhow::Error {
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program listens there; stop it or choose another address with --listen"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "this user may not listen there; choose another --listen"
+        }
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address; check --listen",
+        io::ErrorKind::NotFound => "its directory does not exist; create it or choose another path",
+        _ => "check --listen",
+    };
+    anyhow::anyhow!("cannot listen on {listen}: {error}: {advice}")
+}
+
+/// Runs a hub until `shutdown` completes, then ends its streams and finishes its requests.
+///
+/// # Errors
+/// If the transport or a shard cannot be set up.
+pub async fn serve(
+    config: &Config,
+    listeners: Listeners,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let service = Arc::new(service(config).await?);
+    let site = Arc::new(Site {
+        service: Arc::clone(&service),
+        policy: config.policy.clone(),
+        hub_path: config.hub_path.clone(),
+        write_timeout: config.write_timeout,
+    });
+    let router = http::public(Arc::clone(&site));
+    let (stop, stopping) = watch::channel(false);
+    let mut accepting = JoinSet::new();
+    for bound in listeners.0 {
+        let (site, router, stopping) = (Arc::clone(&site), router.clone(), stopping.clone());
+        accepting.spawn(accept_all(bound, stopping.clone(), move |connection| {
+            let (site, router, stopping) = (Arc::clone(&site), router.clone(), stopping.clone());
+            async move { site.serve(connection, router, stopping).await }
+        }));
+    }
+    shutdown.await;
+    tracing::info!("stopping: streams end, requests under way are finished");
+    stop.send_replace(true);
+    let connections = stop_accepting(accepting).await;
+    finish(&service.hub, connections).await
+}
+
+/// Accepts connections until told to stop. The listener is closed then; the connections that are
+/// still open are returned.
+pub(crate) async fn accept_all<F>(
+    bound: Bound,
+    mut stopping: watch::Receiver<bool>,
+    mut serve: impl FnMut(Connection) -> F,
+) -> JoinSet<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stopped(&mut stopping) => return connections,
+            Some(_) = connections.join_next() => {}
+            accepted = bound.accept() => match accepted {
+                Ok(connection) => {
+                    connections.spawn(serve(connection));
+                }
+                Err(error) => {
+                    // Out of descriptors, most likely: wait for some to come back.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+        }
+    }
+}
+
+/// Completes when the hub is stopping.
+pub(crate) async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    // Without a sender nobody could tell any more: that is a stop as well.
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+/// Waits until every listener is closed; returns the connections that are still open.
+pub(crate) async fn stop_accepting(mut accepting: JoinSet<JoinSet<()>>) -> Vec<JoinSet<()>> {
+    let mut connections = Vec::new();
+    while let Some(result) = accepting.join_next().await {
+        connections.extend(result.ok());
+    }
+    connections
+}
+
+/// Ends the streams first (they never end by themselves), then waits for the rest.
+pub(crate) async fn finish(hub: &Arc<Hub>, connections: Vec<JoinSet<()>>) -> anyhow::Result<()> {
+    let hub = Arc::clone(hub);
+    tokio::task::spawn_blocking(move || hub.shutdown())
+        .await
+        .context("ending the streams")?;
+    let all = async {
+        for mut set in connections {
+            while set.join_next().await.is_some() {}
+        }
+    };
+    if tokio::time::timeout(DRAIN, all).await.is_err() {
+        tracing::warn!("some requests did not finish in time and are cut");
+    }
+    Ok(())
+}
+
+async fn service(config: &Config) -> anyhow::Result<Service> {
+    let clock = Clock::system();
+    let transport =
+        mercure_transports::connect(&config.transport, config.retention.clone(), clock.clone())?;
+    let options = Options {
+        heartbeat: (!config.heartbeat.is_zero()).then_some(config.heartbeat),
+        write_timeout: config.write_timeout,
+        max_subscribers: config.max_connections,
+        ..Options::new(config.hub_url.clone())
+    };
+    Ok(Service {
+        hub: Hub::start(transport, options, clock)
+            .await
+            .context("starting the hub")?,
+        limits: config.limits.clone(),
+        max_request_body: config.max_request_body,
+        retry: config.retry,
+        max_connection_age: config.max_connection_age,
+    })
+}
