@@ -1,0 +1,166 @@
+"""The built-in hub's address in the application: subscriptions, and publishing if allowed."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+from typing import Any, cast
+
+from flask import Blueprint, Response, current_app, request, session
+
+from .companion import Verdict
+from .errors import HubUnavailable
+from .handoff import HandoffResponse, Unsupported, client_socket
+from .settings import HUB_PATH
+from .state import MercureSSEState
+
+hub_blueprint = Blueprint("mercure_hub", __name__)
+
+#: The parts of a client's request that the companion looks at.
+_RELAYED = (
+    "Authorization",
+    "Content-Type",
+    "Cookie",
+    "Host",
+    "Last-Event-ID",
+    "Origin",
+    "Referer",
+)
+#: Headers of a relayed response that describe the bus, not the client's connection.
+_HOP_BY_HOP = frozenset({"connection", "content-length", "date", "transfer-encoding"})
+
+
+@hub_blueprint.get(HUB_PATH)
+def subscribe() -> Response:
+    """Serves a subscription: handed over to the companion, relayed, or as one round of polling."""
+    state = _state()
+    if request.method == "HEAD":
+        return Response(status=200, mimetype="text/event-stream")
+    envelope = _envelope(state)
+    try:
+        return _route(state)(state, envelope)
+    except HubUnavailable as error:
+        return _unavailable(state, error)
+
+
+@hub_blueprint.post(HUB_PATH)
+def publish() -> Response:
+    """Serves a publish request over HTTP, if the application allows them."""
+    state = _state()
+    if not state.settings.allow_publish:
+        return Response(
+            "publishing over HTTP is off; set MERCURE_HUB_ALLOW_PUBLISH to allow it",
+            status=403,
+            mimetype="text/plain",
+        )
+    body = request.get_data(cache=False).decode("latin-1")
+    try:
+        verdict = state.companion().relay("publish", {**_envelope(state), "body": body})
+    except HubUnavailable as error:
+        return _unavailable(state, error)
+    return _response(verdict)
+
+
+def _state() -> MercureSSEState:
+    return cast(MercureSSEState, current_app.extensions["mercure_sse"])
+
+
+Route = Callable[[MercureSSEState, dict[str, Any]], Response]
+
+
+def _route(state: MercureSSEState) -> Route:
+    """How this request's stream can be served without holding a worker that others need."""
+    client = client_socket(request.environ) if state.settings.handoff else _SWITCHED_OFF
+    if not isinstance(client, Unsupported):
+        return _hand_over
+    if request.environ.get("werkzeug.socket") is not None and request.environ.get(
+        "wsgi.multithread"
+    ):
+        _explain(state, client, "streamed by a thread")
+        return _stream
+    _explain(state, client, "served by polling")
+    return _poll
+
+
+_SWITCHED_OFF = Unsupported("MERCURE_HANDOFF is off", "switch it on")
+
+
+def _explain(state: MercureSSEState, why: Unsupported, instead: str) -> None:
+    if current_app.testing:
+        return
+    state.announce(
+        logging.WARNING,
+        why.reason,
+        "Mercure subscriptions are %s, because %s. To hand them over to the hub: %s.",
+        instead,
+        why.reason,
+        why.remedy,
+    )
+
+
+def _hand_over(state: MercureSSEState, envelope: dict[str, Any]) -> Response:
+    bus = state.companion()
+    token = secrets.token_hex(16)
+    verdict = bus.authorize(token, envelope)
+    if verdict.status != 200:
+        return _response(verdict)
+    state.announce(
+        logging.INFO,
+        "handoff",
+        "Mercure subscriptions are handed over to the hub (%s).",
+        request.environ.get("SERVER_SOFTWARE", "unknown server"),
+    )
+
+    def fallback(reason: str) -> Response:
+        state.announce(
+            logging.WARNING, "failed", "A subscription could not be handed over: %s", reason
+        )
+        try:
+            return _poll(state, envelope)
+        except HubUnavailable as error:
+            return _unavailable(state, error)
+
+    client = client_socket(request.environ)
+    return HandoffResponse(verdict, bus=bus, token=token, client=client, fallback=fallback)
+
+
+def _stream(state: MercureSSEState, envelope: dict[str, Any]) -> Response:
+    verdict, chunks = state.companion().stream(envelope)
+    response = _response(verdict)
+    if verdict.status == 200:
+        response.response = chunks
+    return response
+
+
+def _poll(state: MercureSSEState, envelope: dict[str, Any]) -> Response:
+    return _response(state.companion().relay("poll", envelope))
+
+
+def _envelope(state: MercureSSEState) -> dict[str, Any]:
+    headers = [(name, request.headers[name]) for name in _RELAYED if name in request.headers]
+    query = request.environ.get("QUERY_STRING", "")
+    return {"query": query, "headers": headers, "policy": state.policy(), "grants": _granted()}
+
+
+def _granted() -> dict[str, list[str]] | None:
+    """What ``set_authz_session`` has put into the session."""
+    granted = session.get("mercure")
+    if not isinstance(granted, dict):
+        return None
+    return {
+        action: [str(topic) for topic in granted.get(action) or ()]
+        for action in ("publish", "subscribe")
+    }
+
+
+def _response(verdict: Verdict) -> Response:
+    headers = [(n, v) for n, v in verdict.headers if n.lower() not in _HOP_BY_HOP]
+    return Response(verdict.body, verdict.status, headers)
+
+
+def _unavailable(state: MercureSSEState, error: HubUnavailable) -> Response:
+    state.logger.error("The Mercure hub is unavailable: %s", error)
+    return Response(
+        "the hub is unavailable", status=503, mimetype="text/plain", headers={"Retry-After": "2"}
+    )

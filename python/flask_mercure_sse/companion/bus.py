@@ -1,0 +1,334 @@
+"""The bus: how a worker talks to the companion.
+
+Requests go by HTTP over one Unix socket, connections are handed over by another. A process that
+uses the bus keeps one connection to the second socket open for as long as it lives; that is how
+the companion knows that it is needed.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import json
+import os
+import socket
+import struct
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from typing import Any, TypeVar
+
+from ..errors import HubUnavailable
+from . import process
+from .process import CompanionOptions
+
+#: Version of the bus that this package speaks.
+BUS_VERSION = 1
+#: Idle connections of each kind that are kept.
+_IDLE = 4
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The companion's answer to a client's request."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+class _UnixHTTPConnection(HTTPConnection):
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = _connect(self._path, self.timeout)
+
+
+def _connect(path: str, timeout: float | None) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(timeout)
+        connection.connect(path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+class Bus:
+    """A process's connections to the companion of one application. Safe for threads and forks."""
+
+    def __init__(self, options: CompanionOptions, timeout: float) -> None:
+        self._options = options
+        self._timeout = timeout
+        self._reset()
+        _buses.add(self)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._starting = threading.Lock()
+        self._requests: list[_UnixHTTPConnection] = []
+        self._handoffs: list[socket.socket] = []
+        self._presence: socket.socket | None = None
+
+    def close(self) -> None:
+        """Closes every connection; the companion may end once no process has any."""
+        self._forget()
+        presence, self._presence = self._presence, None
+        if presence is not None:
+            presence.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.close()
+
+    # -- being there ------------------------------------------------------------------------
+
+    def join_if_running(self) -> None:
+        """Tells a companion that is running already that this process needs it.
+
+        Starts nothing. Without this, a companion would end while a server that has just reloaded
+        waits for its first request.
+        """
+        with contextlib.suppress(OSError):
+            if self._presence is None:
+                self._presence = _connect(self._path("handoff.sock"), self._timeout)
+
+    def after_fork(self) -> None:
+        """Makes the bus this process's own: the parent's connections stay the parent's."""
+        presence, inherited = self._presence, [*self._handoffs]
+        requests = [c.sock for c in self._requests if c.sock is not None]
+        self._reset()
+        for connection in (*inherited, *requests, *([presence] if presence else [])):
+            connection.close()
+        self.join_if_running()
+
+    def _ensure(self) -> None:
+        """Makes sure that a companion of our version runs and knows of this process."""
+        with self._starting:
+            deadline = time.monotonic() + self._timeout
+            while True:
+                try:
+                    connection = _connect(self._path("handoff.sock"), self._timeout)
+                    break
+                except (FileNotFoundError, ConnectionRefusedError):
+                    process.start(self._options)
+                if not process.retry_until(deadline):
+                    raise HubUnavailable("the companion was started and cannot be reached")
+            stale, self._presence = self._presence, connection
+            if stale is not None:
+                stale.close()
+            self._check_version(deadline)
+
+    def _check_version(self, deadline: float) -> None:
+        """Replaces a companion of an older version; one of a newer version is an error here."""
+        found = self._exchange("GET", "/status", b"", {}, fresh=True)
+        running = json.loads(found.body).get("bus", 0)
+        if running == BUS_VERSION:
+            return
+        if running > BUS_VERSION:
+            raise HubUnavailable(
+                "the running companion belongs to a newer flask-mercure-sse; restart this process"
+            )
+        self._exchange("POST", "/retire", b"", {}, fresh=True)
+        while os.path.exists(self._path("handoff.sock")):
+            if not process.retry_until(deadline):
+                raise HubUnavailable("an older companion does not retire; end it by hand")
+        process.start(self._options)
+        self._presence = _connect(self._path("handoff.sock"), self._timeout)
+
+    def _path(self, name: str) -> str:
+        path = os.path.join(self._options.directory, name)
+        if len(os.fsencode(path)) > 100:
+            raise HubUnavailable(
+                f"{path} is too long for a Unix socket; choose a shorter MERCURE_RUNTIME_DIR"
+            )
+        return path
+
+    def _attempt(self, action: Callable[[], _T]) -> _T:
+        """Runs an action; if the companion is gone, once more with a new one."""
+        try:
+            if self._presence is None:
+                self._ensure()
+            return action()
+        except (ConnectionError, FileNotFoundError, HTTPException):
+            # It ended, or was killed: an idle connection tells us only when we use it.
+            self._forget()
+        except TimeoutError as error:
+            raise HubUnavailable("the companion does not answer") from error
+        except OSError as error:
+            raise HubUnavailable(f"the companion cannot be reached: {error}") from error
+        try:
+            self._ensure()
+            return action()
+        except (OSError, HTTPException) as error:
+            raise HubUnavailable(f"the companion cannot be reached: {error}") from error
+
+    def _forget(self) -> None:
+        with self._lock:
+            requests, self._requests = self._requests, []
+            handoffs, self._handoffs = self._handoffs, []
+        for request in requests:
+            request.close()
+        for handoff in handoffs:
+            handoff.close()
+
+    # -- requests ---------------------------------------------------------------------------
+
+    def request(
+        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> Verdict:
+        """Sends one request to the companion.
+
+        :raises HubUnavailable: if it cannot be reached, started or made to answer in time.
+        """
+        return self._attempt(lambda: self._exchange(method, path, body, headers or {}))
+
+    def relay(self, kind: str, envelope: Mapping[str, Any]) -> Verdict:
+        """Passes a client's request on.
+
+        :param kind: ``publish`` or ``poll``.
+        """
+        body = json.dumps(envelope).encode()
+        return self.request("POST", f"/relay/{kind}", body, {"Content-Type": "application/json"})
+
+    def stream(self, envelope: Mapping[str, Any]) -> tuple[Verdict, Iterator[bytes]]:
+        """Passes a subscription on and returns its stream, chunk by chunk."""
+
+        def action() -> tuple[_UnixHTTPConnection, HTTPResponse]:
+            connection = _UnixHTTPConnection(self._path("http.sock"), self._timeout)
+            body = json.dumps(envelope).encode()
+            headers = {"Content-Type": "application/json"}
+            connection.request("POST", "/relay/subscribe", body, headers)
+            return connection, connection.getresponse()
+
+        connection, response = self._attempt(action)
+        if response.status != 200:
+            verdict = Verdict(response.status, response.getheaders(), response.read())
+            connection.close()
+            return verdict, iter(())
+        verdict = Verdict(200, response.getheaders(), b"")
+        return verdict, _chunks(connection, response)
+
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        *,
+        fresh: bool = False,
+    ) -> Verdict:
+        with self._lock:
+            connection = self._requests.pop() if self._requests and not fresh else None
+        if connection is None:
+            connection = _UnixHTTPConnection(self._path("http.sock"), self._timeout)
+        try:
+            connection.request(method, path, body, dict(headers))
+            response = connection.getresponse()
+            verdict = Verdict(response.status, response.getheaders(), response.read())
+        except BaseException:
+            connection.close()
+            raise
+        self._keep(self._requests, connection)
+        return verdict
+
+    # -- connections ------------------------------------------------------------------------
+
+    def authorize(self, token: str, envelope: Mapping[str, Any]) -> Verdict:
+        """Asks whether a client may subscribe; ``take`` with the same token follows."""
+        message = {"kind": "authorize", "token": token, "envelope": dict(envelope)}
+        return self._attempt(lambda: self._converse(message, ()))
+
+    def take(self, token: str, descriptors: Sequence[int]) -> None:
+        """Gives the client's connection, and the far end of the worker's, to the companion.
+
+        Never repeated: the descriptors of a failed attempt are still the caller's.
+
+        :raises HubUnavailable: if the companion did not say that it has them.
+        """
+        try:
+            verdict = self._converse({"kind": "take", "token": token}, descriptors)
+        except (OSError, HTTPException) as error:
+            raise HubUnavailable(f"the connection could not be handed over: {error}") from error
+        if verdict.status != 200:
+            raise HubUnavailable(f"the companion does not take the connection: {verdict.body!r}")
+
+    def _converse(self, message: Mapping[str, Any], descriptors: Sequence[int]) -> Verdict:
+        with self._lock:
+            connection = self._handoffs.pop() if self._handoffs else None
+        if connection is None:
+            connection = _connect(self._path("handoff.sock"), self._timeout)
+        try:
+            _send(connection, json.dumps(message).encode(), descriptors)
+            reply = json.loads(_receive(connection))
+        except BaseException:
+            connection.close()
+            raise
+        self._keep(self._handoffs, connection)
+        headers = [(str(name), str(value)) for name, value in reply["headers"]]
+        return Verdict(int(reply["status"]), headers, str(reply["body"]).encode())
+
+    def _keep(self, idle: list[Any], connection: Any) -> None:
+        with self._lock:
+            if len(idle) < _IDLE:
+                idle.append(connection)
+                return
+        connection.close()
+
+
+def _send(connection: socket.socket, message: bytes, descriptors: Sequence[int]) -> None:
+    framed = struct.pack("!I", len(message)) + message
+    ancillary = []
+    if descriptors:
+        rights = array.array("i", descriptors)
+        ancillary.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, rights))
+    sent = connection.sendmsg([framed], ancillary)
+    connection.sendall(framed[sent:])
+
+
+def _receive(connection: socket.socket) -> bytes:
+    (length,) = struct.unpack("!I", _exactly(connection, 4))
+    return _exactly(connection, length)
+
+
+def _exactly(connection: socket.socket, count: int) -> bytes:
+    received = bytearray()
+    while len(received) < count:
+        chunk = connection.recv(count - len(received))
+        if not chunk:
+            raise ConnectionResetError("the companion closed the connection")
+        received += chunk
+    return bytes(received)
+
+
+def _chunks(connection: _UnixHTTPConnection, response: HTTPResponse) -> Iterator[bytes]:
+    # Heartbeats keep coming, so silence longer than any heartbeat means a dead companion.
+    if connection.sock is not None:
+        connection.sock.settimeout(None)
+    try:
+        while chunk := response.read1(65536):
+            yield chunk
+    except (OSError, HTTPException):
+        return  # the client reconnects with its cursor
+    finally:
+        connection.close()
+
+
+_buses: weakref.WeakSet[Bus] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for bus in list(_buses):
+        bus.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,153 @@
+"""Starting the companion: by whichever process needs it first."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import selectors
+import stat
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import HubUnavailable
+from .binary import find_binary
+
+#: Exit status by which a companion says that another one is running already.
+_ALREADY_RUNNING = 3
+#: How long a companion may take to start, in seconds.
+_START_TIMEOUT = 10.0
+#: The log of former companions is kept up to this size, in bytes.
+_MAX_LOG = 1 << 20
+
+_started: list[subprocess.Popen[bytes]] = []
+
+
+@dataclass(frozen=True)
+class CompanionOptions:
+    """What identifies and configures a companion. Durations are in seconds."""
+
+    base: str
+    identity: str
+    grace: float
+    heartbeat: float
+    history: int
+
+    @property
+    def directory(self) -> str:
+        """The companion's own directory: applications of one user do not meet in it."""
+        digest = hashlib.sha256(self.identity.encode()).hexdigest()[:16]
+        return os.path.join(self.base, digest)
+
+
+def start(options: CompanionOptions) -> None:
+    """Starts a companion and waits until it can be reached.
+
+    Returns as well if another process has just started one.
+
+    :raises HubUnavailable: if it cannot be started, with the companion's own words.
+    """
+    _reap()
+    for directory in (options.base, options.directory):
+        _private_directory(directory)
+    log = _open_log(options.directory)
+    try:
+        process = subprocess.Popen(
+            _command(options),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            cwd="/",
+            # Ours, not the terminal's nor the server's: a Ctrl-C or a reload must not reach it.
+            start_new_session=True,
+            env={"PATH": os.environ.get("PATH", os.defpath), "RUST_BACKTRACE": "0"},
+        )
+    except OSError as error:
+        raise HubUnavailable(f"the companion could not be started: {error}") from error
+    finally:
+        os.close(log)
+    _started.append(process)
+    _await_ready(process, options.directory)
+
+
+def _command(options: CompanionOptions) -> list[str]:
+    def milliseconds(seconds: float) -> str:
+        return str(round(seconds * 1000))
+
+    return [
+        find_binary(),
+        "companion",
+        f"--directory={options.directory}",
+        f"--grace={milliseconds(options.grace)}",
+        f"--heartbeat={milliseconds(options.heartbeat)}",
+        f"--history={options.history}",
+    ]
+
+
+def _await_ready(process: subprocess.Popen[bytes], directory: str) -> None:
+    output = process.stdout
+    if output is None:  # never: it was asked for
+        return
+    with output, selectors.DefaultSelector() as selector:
+        selector.register(output, selectors.EVENT_READ)
+        ready = selector.select(_START_TIMEOUT) and output.readline() == b"ready\n"
+    if ready:
+        return
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        if process.wait(1.0) == _ALREADY_RUNNING:
+            return
+    process.kill()
+    raise HubUnavailable(f"the companion did not start: {_last_words(directory)}")
+
+
+def _private_directory(directory: str) -> None:
+    advice = "choose another place with MERCURE_RUNTIME_DIR"
+    try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        found = os.lstat(directory)
+    except OSError as error:
+        raise HubUnavailable(f"cannot create {directory} ({error.strerror}); {advice}") from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise HubUnavailable(f"{directory} belongs to somebody else; {advice}")
+    if found.st_mode & 0o077:
+        raise HubUnavailable(
+            f"{directory} is open to other users; run: chmod 700 {directory}, or {advice}"
+        )
+
+
+def _open_log(directory: str) -> int:
+    path = os.path.join(directory, "hub.log")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    try:
+        log = os.open(path, flags, 0o600)
+        if os.fstat(log).st_size > _MAX_LOG:
+            os.ftruncate(log, 0)
+    except OSError as error:
+        raise HubUnavailable(f"cannot write {path}: {error.strerror}") from error
+    return log
+
+
+def _last_words(directory: str) -> str:
+    try:
+        lines = Path(directory, "hub.log").read_text(errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    return lines[-1] if lines else "it said nothing"
+
+
+def _reap() -> None:
+    """Forgets companions that have ended, so that they do not stay as zombies."""
+    _started[:] = [process for process in _started if process.poll() is None]
+
+
+def retry_until(deadline: float) -> bool:
+    """Waits a moment between two attempts; false once the time is up.
+
+    :param deadline: on the clock of :func:`time.monotonic`, in seconds.
+    """
+    if time.monotonic() >= deadline:
+        return False
+    time.sleep(0.01)
+    return True

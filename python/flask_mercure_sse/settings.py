@@ -1,0 +1,186 @@
+"""The application's configuration, read once in ``init_app``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .errors import ConfigurationError
+
+OnFailure = Literal["log", "raise"]
+
+#: Path of the built-in hub, below the application's root.
+HUB_PATH = "/.well-known/mercure"
+
+
+#: Names that ``init_app`` takes: each is the default of a configuration key.
+_ARGUMENTS = {
+    "authz_cookie_name",
+    "companion_grace",
+    "handoff",
+    "hub_allow_anonymous",
+    "hub_allow_publish",
+    "hub_keepalive_interval",
+    "hub_name",
+    "hub_reconciliation_length",
+    "hub_url",
+    "issuer",
+    "on_failure",
+    "public_hub_url",
+    "publisher_jwt",
+    "publisher_secret_key",
+    "resource_identifier",
+    "runtime_dir",
+    "subscriber_secret_key",
+    "timeout",
+    "token_lifetime",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What ``MERCURE_*`` keys and the arguments of ``init_app`` amount to.
+
+    Durations are in seconds.
+    """
+
+    hub_url: str | None
+    public_hub_url: str | None
+    publisher_jwt: str | None
+    authz_cookie_name: str
+    allow_publish: bool
+    allow_anonymous: bool
+    subscriber_secret_key: str | bytes | None
+    publisher_secret_key: str | bytes | None
+    #: Whether the publisher key was set for Mercure, rather than taken from ``SECRET_KEY``.
+    has_own_publisher_key: bool
+    on_failure: OnFailure
+    timeout: float
+    token_lifetime: int
+    issuer: str
+    resource_identifier: str
+    keepalive_interval: float
+    reconciliation_length: int
+    companion_grace: float
+    runtime_directory: str | None
+    hub_name: str
+    handoff: bool
+
+    @property
+    def is_external(self) -> bool:
+        """Whether the hub is somebody else's process, reached by URL."""
+        return self.hub_url is not None
+
+    @classmethod
+    def read(
+        cls, config: Mapping[str, Any], arguments: Mapping[str, Any], *, app_name: str
+    ) -> Settings:
+        """Reads the configuration; keys of ``app.config`` go before arguments.
+
+        :param config: the application's configuration.
+        :param arguments: the arguments of ``init_app``, by the name of their key in lower case
+            and without the prefix.
+        :param app_name: default for identities that tokens carry.
+        :raises ConfigurationError: for a value of the wrong kind, naming the key.
+        """
+        read = _Reader(config, arguments)
+        if unknown := set(arguments) - _ARGUMENTS:
+            raise ConfigurationError(f"unknown argument: {', '.join(sorted(unknown))}")
+        hub_url = read.text("HUB_URL")
+        public_hub_url = read.text("PUBLIC_HUB_URL") or hub_url
+        secret = config.get("SECRET_KEY") or None
+        own_publisher_key = read.secret("PUBLISHER_SECRET_KEY")
+        return cls(
+            hub_url=hub_url,
+            public_hub_url=public_hub_url,
+            publisher_jwt=read.text("PUBLISHER_JWT"),
+            authz_cookie_name=read.text("AUTHZ_COOKIE_NAME") or "mercureAuthorization",
+            allow_publish=read.flag("HUB_ALLOW_PUBLISH", False),
+            allow_anonymous=read.flag("HUB_ALLOW_ANONYMOUS", True),
+            subscriber_secret_key=read.secret("SUBSCRIBER_SECRET_KEY") or secret,
+            publisher_secret_key=own_publisher_key or secret,
+            has_own_publisher_key=own_publisher_key is not None,
+            on_failure=read.policy("ON_FAILURE"),
+            timeout=read.number("TIMEOUT", 5.0, minimum=0.001),
+            token_lifetime=int(read.number("TOKEN_LIFETIME", 3600, minimum=1)),
+            issuer=read.text("ISSUER") or f"urn:flask-mercure-sse:{app_name}",
+            resource_identifier=read.text("RESOURCE_IDENTIFIER")
+            or public_hub_url
+            or f"http://localhost{HUB_PATH}",
+            keepalive_interval=read.number("HUB_KEEPALIVE_INTERVAL", 15.0),
+            reconciliation_length=int(read.number("HUB_RECONCILIATION_LENGTH", 100_000, minimum=1)),
+            companion_grace=read.number("COMPANION_GRACE", 30.0),
+            runtime_directory=read.text("RUNTIME_DIR"),
+            hub_name=read.text("HUB_NAME") or "",
+            handoff=read.flag("HANDOFF", True),
+        )
+
+
+class _Reader:
+    def __init__(self, config: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+        self._config = config
+        self._arguments = arguments
+
+    def _value(self, name: str) -> Any:
+        value = self._config.get(f"MERCURE_{name}")
+        return self._arguments.get(name.lower()) if value is None else value
+
+    def text(self, name: str) -> str | None:
+        value = self._value(name)
+        if value is None or value == "":
+            return None
+        if not isinstance(value, str):
+            raise ConfigurationError(f"MERCURE_{name} must be a string")
+        return value
+
+    def secret(self, name: str) -> str | bytes | None:
+        value = self._value(name)
+        if value is not None and not isinstance(value, str | bytes):
+            raise ConfigurationError(f"MERCURE_{name} must be a string or bytes")
+        return value or None
+
+    def flag(self, name: str, default: bool) -> bool:
+        """A boolean; from the environment it arrives as text."""
+        value = self._value(name)
+        if value is None:
+            return default
+        if isinstance(value, str):
+            words = {"true": True, "1": True, "yes": True, "on": True}
+            words |= {"false": False, "0": False, "no": False, "off": False, "": default}
+            if value.strip().lower() not in words:
+                raise ConfigurationError(f"MERCURE_{name} must be true or false")
+            return words[value.strip().lower()]
+        return bool(value)
+
+    def number(self, name: str, default: float, *, minimum: float = 0) -> float:
+        value = self._value(name)
+        try:
+            number = default if value is None else float(value)
+        except (TypeError, ValueError):
+            raise ConfigurationError(f"MERCURE_{name} must be a number") from None
+        if not minimum <= number < float("inf"):
+            raise ConfigurationError(f"MERCURE_{name} must be at least {minimum:g}")
+        return number
+
+    def policy(self, name: str) -> OnFailure:
+        value = self._value(name)
+        if value is None or value == "log":
+            return "log"
+        if value == "raise":
+            return "raise"
+        raise ConfigurationError(f'MERCURE_{name} must be "log" or "raise"')
+
+
+def runtime_base(settings: Settings) -> str:
+    """The directory below which companions live, one directory each.
+
+    Not ``XDG_RUNTIME_DIR``: a service and a shell of the same user differ in it, and would not
+    find each other.
+    """
+    import tempfile
+
+    if settings.runtime_directory is not None:
+        return settings.runtime_directory
+    return os.path.join(tempfile.gettempdir(), f"flask-mercure-sse-{os.getuid()}")

@@ -1,0 +1,114 @@
+"""What the extension keeps for one application."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask
+
+from . import tokens
+from .companion import Bus, CompanionOptions
+from .errors import ConfigurationError
+from .settings import Settings, runtime_base
+
+if TYPE_CHECKING:
+    from .extension import MercureSSE
+
+#: The cookie of generation 1.0.
+_COOKIE_V1 = "__Secure-mercure_access_token"
+
+
+class MercureSSEState:
+    """State of the extension in one application: ``app.extensions["mercure_sse"]``.
+
+    :param instance: the extension object.
+    :param settings: the application's configuration.
+    :param app: the application.
+    """
+
+    def __init__(self, instance: MercureSSE, settings: Settings, app: Flask) -> None:
+        self.instance = instance
+        self.settings = settings
+        self.logger: logging.Logger = app.logger
+        self.bus: Bus | None = None
+        self._announced: set[str] = set()
+        if not settings.is_external:
+            self.bus = Bus(_companion_options(settings, app), settings.timeout)
+
+    @property
+    def hub_url(self) -> str | None:
+        """URL of the external hub; ``None`` for the built-in one."""
+        return self.settings.hub_url
+
+    @property
+    def authz_cookie_name(self) -> str:
+        """Name of the cookie that holds a subscriber's token."""
+        return self.settings.authz_cookie_name
+
+    @property
+    def publisher_jwt(self) -> str:
+        """A token to publish with: the configured one, or a new one for the built-in hub.
+
+        :raises ConfigurationError: if there is neither a token nor a key to make one.
+        """
+        settings = self.settings
+        if settings.publisher_jwt is not None:
+            return settings.publisher_jwt
+        if settings.is_external and not settings.has_own_publisher_key:
+            # A token signed with SECRET_KEY would give a stranger something to guess it from.
+            raise ConfigurationError(
+                "publishing to an external hub needs MERCURE_PUBLISHER_JWT, or "
+                "MERCURE_PUBLISHER_SECRET_KEY to make tokens with"
+            )
+        return tokens.mint(settings, settings.publisher_secret_key, self.logger, publish=["*"])
+
+    def companion(self) -> Bus:
+        """The bus of the built-in hub.
+
+        :raises ConfigurationError: if the hub is an external one.
+        """
+        if self.bus is None:
+            raise ConfigurationError("MERCURE_HUB_URL is set: the built-in hub is not in use")
+        return self.bus
+
+    def policy(self) -> dict[str, Any]:
+        """The rules by which the companion judges a client of this application."""
+        settings = self.settings
+        return {
+            "anonymous": settings.allow_anonymous,
+            "publisher_key": _latin1(settings.publisher_secret_key),
+            "subscriber_key": _latin1(settings.subscriber_secret_key),
+            "resource_identifier": settings.resource_identifier,
+            "trusted_issuers": [settings.issuer],
+            "cookie_names": [settings.authz_cookie_name, _COOKIE_V1],
+        }
+
+    def announce(self, level: int, key: str, message: str, *arguments: object) -> None:
+        """Logs something once per process."""
+        if key not in self._announced:
+            self._announced.add(key)
+            self.logger.log(level, message, *arguments)
+
+
+def _latin1(key: str | bytes | None) -> str | None:
+    """A key's bytes, each as one character, the way JSON can carry them."""
+    data = key.encode() if isinstance(key, str) else key
+    return data.decode("latin-1") if data else None
+
+
+def _companion_options(settings: Settings, app: Flask) -> CompanionOptions:
+    # The same for every process of an application, whatever imports it: a worker, a shell, a task
+    # queue. The import name is not (it is __main__ for one of them).
+    identity = [os.path.realpath(app.root_path), app.name, settings.hub_name]
+    if app.testing:
+        # Tests run side by side and one after the other; each application is on its own.
+        identity += [str(os.getpid()), str(id(app))]
+    return CompanionOptions(
+        base=runtime_base(settings),
+        identity="\0".join(identity),
+        grace=settings.companion_grace,
+        heartbeat=settings.keepalive_interval,
+        history=settings.reconciliation_length,
+    )
