@@ -1,5 +1,5 @@
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -10,7 +10,8 @@ use mercure_protocol::{EventId, HubUrl, LastEventId, TopicView, Update, frame_cu
 use crate::clock::Clock;
 use crate::event::{Event, Record};
 use crate::shard::{Notify, Shard};
-use crate::subscriber::{CloseReason, NewSubscriber, Subscriber};
+use crate::stats::{Counters, Stats};
+use crate::subscriber::{NewSubscriber, Subscriber};
 use crate::transport::{Batch, From, Head, ReadLimit, Tail, Transport, TransportError};
 use crate::window::Window;
 
@@ -95,22 +96,6 @@ pub enum AttachError {
     /// As many subscribers as allowed are connected.
     #[error("the hub holds as many subscribers as it may")]
     Full,
-}
-
-/// Figures since the hub started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Subscribers connected now.
-    pub subscribers: usize,
-    /// Updates accepted from publishers of this hub.
-    pub published: u64,
-    /// Events handed to subscribers' sockets.
-    pub delivered: u64,
-    /// Streams ended because the log no longer held what they needed.
-    pub gaps: u64,
-    /// Streams ended because their client did not read.
-    pub stalled: u64,
 }
 
 /// A place for one subscriber, held as long as it is connected.
@@ -388,39 +373,5 @@ impl Tail for Follower {
             .unwrap_or_else(PoisonError::into_inner)
             .iter()
             .for_each(Notify::wake);
-    }
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    subscribers: AtomicUsize,
-    published: AtomicU64,
-    delivered: AtomicU64,
-    gaps: AtomicU64,
-    stalled: AtomicU64,
-}
-
-impl Counters {
-    pub(crate) fn delivered(&self, count: u64) {
-        self.delivered.fetch_add(count, Ordering::Relaxed);
-    }
-
-    pub(crate) fn closed(&self, reason: CloseReason) {
-        let counter = match reason {
-            CloseReason::Gap => &self.gaps,
-            CloseReason::Stalled => &self.stalled,
-            CloseReason::Disconnected | CloseReason::Deadline | CloseReason::Shutdown => return,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn snapshot(&self) -> Stats {
-        Stats {
-            subscribers: self.subscribers.load(Ordering::Relaxed),
-            published: self.published.load(Ordering::Relaxed),
-            delivered: self.delivered.load(Ordering::Relaxed),
-            gaps: self.gaps.load(Ordering::Relaxed),
-            stalled: self.stalled.load(Ordering::Relaxed),
-        }
     }
 }

@@ -16,6 +16,7 @@ mod index;
 mod memory;
 mod outlet;
 mod shard;
+mod stats;
 mod subscriber;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -24,8 +25,9 @@ mod window;
 
 pub use clock::Clock;
 pub use event::{Event, Position, Record};
-pub use hub::{AttachError, Hub, Interest, Options, Permit, PublishError, Resume, Stats};
+pub use hub::{AttachError, Hub, Interest, Options, Permit, PublishError, Resume};
 pub use memory::{MemoryTransport, Retention};
 pub use outlet::{BodyReader, Outlet, body};
+pub use stats::Stats;
 pub use subscriber::{CloseReason, NewSubscriber};
 pub use transport::{Batch, From, Future, Head, ReadLimit, Tail, Transport, TransportError};

@@ -11,6 +11,8 @@ pub fn init(json: bool, level: &str) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
+        // A log that nobody reads any more must not end the hub.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     // A second subscriber in one process (tests) is not an error worth ending for.
     let _ = if json {

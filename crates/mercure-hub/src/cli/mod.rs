@@ -5,6 +5,7 @@ mod companion;
 mod serve;
 mod token;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -30,16 +31,14 @@ pub(crate) fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("mercure-hub: {error:#}");
-            let configuration = error.is::<ConfigErrors>() || error.is::<Usage>();
+            // Nobody may be listening any more.
+            let _ = writeln!(std::io::stderr(), "mercure-hub: {error:#}");
             if error.is::<AlreadyRunning>() {
                 ExitCode::from(ALREADY_RUNNING)
+            } else if error.is::<ConfigErrors>() || error.is::<Usage>() {
+                ExitCode::from(USAGE)
             } else {
-                if configuration {
-                    ExitCode::from(USAGE)
-                } else {
-                    ExitCode::FAILURE
-                }
+                ExitCode::FAILURE
             }
         }
     }

@@ -1,0 +1,72 @@
+# Everything runs through here; the only things needed beforehand are Rust, Python 3.10 or newer,
+# a C compiler and make. `make run` shows the chat, `make test` runs every test.
+
+PORT ?= 8000
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+HUB := target/release/mercure-hub
+RUST := Cargo.toml Cargo.lock $(shell find crates -name '*.rs' -o -name Cargo.toml)
+export MERCURE_HUB_BINARY := $(abspath $(HUB))
+
+.PHONY: run test test-rust test-python lint fmt drill docs wheel clean help
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+run: $(HUB) $(VENV)/.installed ## Run the chat example (PORT=8000)
+	@echo "The chat is at http://127.0.0.1:$(PORT) (Ctrl-C ends it)"
+	@cd examples/chat && exec ../../$(BIN)/gunicorn -w 2 -b 127.0.0.1:$(PORT) app:app
+
+test: lint test-rust test-python ## Run every check and every test
+
+test-rust: ## Run the tests of the hub
+	cargo test --locked --workspace --quiet
+
+test-python: $(HUB) $(VENV)/.tests ## Run the tests of the extension, with real servers and Chromium
+	scripts/browser
+	$(BIN)/pytest
+
+lint: $(VENV)/.tests ## Check format, lints, types and the import rules
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python scripts/check_imports.py
+	$(BIN)/python scripts/check_size.py
+
+fmt: $(VENV)/.tests ## Format everything
+	cargo fmt --all
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+drill: $(HUB) $(VENV)/.tests ## Run the long forms of the drills
+	scripts/browser
+	MERCURE_DRILL=long $(BIN)/pytest tests/python/drills --timeout 1800
+
+wheel: $(VENV)/.tests ## Build the wheel into dist/
+	$(BIN)/maturin build --release --locked --out dist
+
+clean: ## Remove everything that was built
+	rm -rf target $(VENV) dist
+
+$(HUB): $(RUST)
+	cargo build --locked --release --package mercure-hub
+	@touch $@
+
+$(VENV)/.created:
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# The package is used from its source folder; the binary is the one that cargo has built.
+$(VENV)/.installed: $(VENV)/.created pyproject.toml
+	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/pip install --quiet flask pyjwt urllib3 gunicorn
+	@echo "$(abspath python)" > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/flask_mercure_sse.pth"
+	@touch $@
+
+$(VENV)/.tests: $(VENV)/.installed
+	$(BIN)/pip install --quiet --group test --group lint
+	@touch $@

@@ -1,0 +1,305 @@
+//! The command as a user meets it: the binary, its errors, its exit status.
+
+mod support;
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::process::{Child, Command, Output, Stdio};
+
+use support::{PATH, TestHub};
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mercure-hub"));
+    command.args(arguments).env_clear().stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    command(arguments).output().expect("the binary runs")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// Runs the command, which must fail with a status and say certain words, and no secret.
+fn fails(arguments: &[&str], status: i32, words: &[&str]) {
+    let output = run(arguments);
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(status), "{arguments:?}: {text}");
+    for word in words {
+        assert!(
+            text.contains(word),
+            "{arguments:?} should say {word:?}: {text}"
+        );
+    }
+    assert!(
+        !text.contains("pw") && !text.contains("very-secret"),
+        "no secret: {text}"
+    );
+}
+
+#[test]
+fn a_wrong_flag_is_named_with_what_is_expected() {
+    let cases: [(&str, &str, &str); 7] = [
+        ("--listen", "nonsense", "needs host:port"),
+        ("--heartbeat", "soon", "must be a duration, as in 250ms"),
+        ("--max-request-body", "0B", "must be a size above 0"),
+        ("--protocol", "2.0", "must be one of both, 1.0, 0.x"),
+        (
+            "--transport",
+            "redis://u:pw@h",
+            "unknown transport \"redis\"",
+        ),
+        ("--cors-origins", "example.com", "needs an origin"),
+        (
+            "--public-url",
+            "https://example.com/path",
+            "needs an origin",
+        ),
+    ];
+    for (flag, value, expected) in cases {
+        let words = format!("{flag}: {expected}");
+        fails(&["--publisher-jwt-key=k", flag, value], 2, &[&words]);
+    }
+}
+
+#[test]
+fn a_missing_key_is_explained() {
+    fails(
+        &[],
+        2,
+        &[
+            "no key is configured",
+            "openssl rand -hex 32",
+            "MERCURE_PUBLISHER_JWT_KEY",
+        ],
+    );
+}
+
+#[test]
+fn an_address_that_cannot_be_had_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let taken = taken.local_addr().expect("address").to_string();
+    let listen = |address: &str, words: &[&str]| {
+        fails(&["--publisher-jwt-key=k", "--listen", address], 1, words);
+    };
+    listen(
+        &taken,
+        &[
+            "cannot listen on",
+            &taken,
+            "another program listens there",
+            "--listen",
+        ],
+    );
+    listen(
+        "unix:/nowhere/hub.sock",
+        &["cannot listen on", "directory does not exist"],
+    );
+    listen(
+        "192.0.2.1:5500",
+        &["cannot listen on", "this machine has no such address"],
+    );
+}
+
+#[test]
+fn a_wrong_file_is_reported_whole() {
+    let directory = tempfile::tempdir().expect("directory");
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).expect("write");
+        path.display().to_string()
+    };
+    let typo = file("typo.toml", "hartbeat = \"3s\"\npublisher_jwt_key = \"k\"");
+    fails(
+        &["--config", &typo],
+        2,
+        &["hartbeat: unknown setting; did you mean heartbeat?"],
+    );
+    let broken = file("broken.toml", "publisher_jwt_key = \"very-secret\nx");
+    fails(&["--config", &broken], 2, &["not valid TOML, line"]);
+    let several = file(
+        "several.toml",
+        "heartbeat = 3\nanonymous = \"maybe\"\nlisten = [\"x\"]",
+    );
+    fails(
+        &["--config", &several],
+        2,
+        &["heartbeat: ", "anonymous: ", "listen: ", "no key"],
+    );
+    fails(
+        &["--config", "/nowhere.toml"],
+        2,
+        &["cannot read --config /nowhere.toml"],
+    );
+}
+
+#[test]
+fn the_environment_is_read_and_its_typos_are_errors() {
+    let mut check = command(&["check-config"]);
+    check.env("MERCURE_PUBLISHER_JWT_KEY", "k").env(
+        "MERCURE_CORS_ORIGINS",
+        "https://a.example, https://b.example",
+    );
+    check
+        .env("MERCURE_HUB_URL", "http://for.the.extension")
+        .env("UNRELATED", "x");
+    let output = check.output().expect("runs");
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stdout(&output).contains("https://a.example https://b.example"));
+    let output = check.env("MERCURE_HARTBEAT", "1s").output().expect("runs");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("did you mean MERCURE_HEARTBEAT?"));
+    let output = check
+        .env_remove("MERCURE_HARTBEAT")
+        .arg("--protocol=1.0")
+        .output()
+        .expect("runs");
+    assert!(
+        stdout(&output).contains("V1"),
+        "flags go before the environment"
+    );
+}
+
+struct Served(Child);
+
+impl Served {
+    fn start(arguments: &[&str]) -> (Self, String) {
+        let mut serve = command(&["serve", "--listen", "127.0.0.1:0", "--log-format", "json"]);
+        let mut child = serve
+            .args(arguments)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        let mut line = String::new();
+        BufReader::new(child.stderr.take().expect("piped"))
+            .read_line(&mut line)
+            .expect("a line");
+        let address = line
+            .split("\"address\":\"")
+            .nth(1)
+            .and_then(|rest| rest.split('"').next());
+        let address = address
+            .unwrap_or_else(|| panic!("an address in {line}"))
+            .to_owned();
+        (Self(child), format!("http://{address}{PATH}"))
+    }
+
+    fn terminate(&mut self) {
+        let pid = self.0.id().to_string();
+        assert!(
+            Command::new("kill")
+                .arg(&pid)
+                .status()
+                .expect("kill")
+                .success()
+        );
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn tokens_publishing_and_subscribing_from_the_command_line() {
+    let (mut served, url) = Served::start(&["--publisher-jwt-key=p", "--subscriber-jwt-key=s"]);
+    let subscriber_token = stdout(&run(&["token", "--subscribe", "a", "--key", "s"]));
+    let mut subscriber = command(&["subscribe", "--hub", &url, "--jwt", &subscriber_token, "a"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut stream = BufReader::new(subscriber.stdout.take().expect("piped"));
+    let mut line = String::new();
+    stream.read_line(&mut line).expect("the stream has begun");
+
+    let token = stdout(
+        &command(&["token", "--publish", "*"])
+            .env("MERCURE_PUBLISHER_JWT_KEY", "p")
+            .output()
+            .expect("runs"),
+    );
+    let published = run(&[
+        "publish",
+        "--hub",
+        &url,
+        "--jwt",
+        &token,
+        "--private",
+        "-t",
+        "a",
+        "hello",
+    ]);
+    assert!(
+        stdout(&published).starts_with("urn:uuid:"),
+        "{}",
+        stderr(&published)
+    );
+    while !line.contains("data: hello") {
+        line.clear();
+        assert_ne!(stream.read_line(&mut line).expect("the stream goes on"), 0);
+    }
+
+    served.terminate();
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).expect("a clean end");
+    assert!(subscriber.wait().expect("ends").success());
+    assert!(
+        served.0.wait().expect("ends").success(),
+        "SIGTERM is an ordinary end"
+    );
+}
+
+#[test]
+fn a_client_is_told_why() {
+    let hub = TestHub::start();
+    let url = format!("http://{}{PATH}", hub.address);
+    let refused = run(&["publish", "--hub", &url, "-t", "a"]);
+    assert!(!refused.status.success());
+    assert!(stderr(&refused).contains("401"), "{}", stderr(&refused));
+    assert!(
+        stderr(&refused).contains("mercure-hub token"),
+        "{}",
+        stderr(&refused)
+    );
+    let closed = TcpListener::bind("127.0.0.1:0")
+        .expect("bind")
+        .local_addr()
+        .expect("address");
+    let unreachable = run(&["publish", "--hub", &format!("http://{closed}/"), "-t", "a"]);
+    assert!(
+        stderr(&unreachable).contains("is it running?"),
+        "{}",
+        stderr(&unreachable)
+    );
+    let usage = run(&["token"]);
+    assert_eq!(usage.status.code(), Some(2));
+    let half = run(&["token", "--publish", "a", "--issuer", "x", "--key", "k"]);
+    assert!(stderr(&half).contains("belong together"));
+}
+
+#[test]
+fn help_names_every_setting() {
+    let help = stdout(&run(&["serve", "--help"]));
+    for word in [
+        "--listen",
+        "MERCURE_LISTEN",
+        "127.0.0.1:5500",
+        "--history-bytes",
+        "256MiB",
+    ] {
+        assert!(help.contains(word), "{word}");
+    }
+    assert!(
+        !stdout(&run(&["--help"])).contains("companion"),
+        "internal, so hidden"
+    );
+}
