@@ -8,6 +8,7 @@ import os
 import selectors
 import stat
 import subprocess
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,6 @@ _ALREADY_RUNNING = 3
 _START_TIMEOUT = 10.0
 #: The log of former companions is kept up to this size, in bytes.
 _MAX_LOG = 1 << 20
-
-_started: list[subprocess.Popen[bytes]] = []
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,6 @@ def start(options: CompanionOptions) -> None:
 
     :raises HubUnavailable: if it cannot be started, with the companion's own words.
     """
-    _reap()
     for directory in (options.base, options.directory):
         _private_directory(directory)
     log = _open_log(options.directory)
@@ -68,8 +66,9 @@ def start(options: CompanionOptions) -> None:
         raise HubUnavailable(f"the companion could not be started: {error}") from error
     finally:
         os.close(log)
-    _started.append(process)
     _await_ready(process, options.directory)
+    # Whoever started it is its parent: waits for its end, so that it does not stay as a zombie.
+    threading.Thread(target=process.wait, name="mercure-companion", daemon=True).start()
 
 
 def _command(options: CompanionOptions) -> list[str]:
@@ -135,11 +134,6 @@ def _last_words(directory: str) -> str:
     except OSError:
         lines = []
     return lines[-1] if lines else "it said nothing"
-
-
-def _reap() -> None:
-    """Forgets companions that have ended, so that they do not stay as zombies."""
-    _started[:] = [process for process in _started if process.poll() is None]
 
 
 def retry_until(deadline: float) -> bool:

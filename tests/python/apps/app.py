@@ -1,0 +1,49 @@
+"""The application that the servers of the tests run."""
+
+import logging
+import os
+
+from flask import Flask, request, session
+
+from flask_mercure_sse import MercureSSE
+
+logging.basicConfig(level=logging.INFO)
+
+app = Flask(__name__)
+app.config["SECRET_KEY"] = "a secret for tests, long enough to be one"
+app.config.from_prefixed_env()
+mercure = MercureSSE(app)
+
+
+@app.get("/ping")
+def ping():
+    return f"pong {os.getpid()}"
+
+
+@app.post("/publish")
+def publish():
+    form = request.form
+    return mercure.publish(form["topic"], form["data"], private="private" in form) or (
+        "failed",
+        502,
+    )
+
+
+@app.post("/login/<name>")
+def login(name):
+    mercure.set_authz_session(subscribe=f"users/{name}")
+    return "ok"
+
+
+@app.get("/status")
+def status():
+    return app.extensions["mercure"].companion().request("GET", "/status").body
+
+
+@app.after_request
+def count(response):
+    """Something that every response gets: a header, and a session cookie on subscriptions."""
+    response.headers["X-App"] = "here"
+    if request.path.endswith("/mercure") and request.args.get("cookie"):
+        session["visits"] = session.get("visits", 0) + 1
+    return response
