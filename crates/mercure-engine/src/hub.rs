@@ -9,6 +9,7 @@ use mercure_protocol::{EventId, HubUrl, LastEventId, TopicView, Update, frame_cu
 
 use crate::clock::Clock;
 use crate::event::{Event, Record};
+use crate::memory::Retention;
 use crate::shard::{Notify, Shard};
 use crate::stats::{Counters, Stats};
 use crate::subscriber::{NewSubscriber, Subscriber};
@@ -47,6 +48,14 @@ impl Options {
             window_events: 65_536,
             window_bytes: 64 * 1024 * 1024,
         }
+    }
+
+    /// Keeps the window within what the log retains: whoever limits the history means it.
+    #[must_use]
+    pub fn within(mut self, retention: &Retention) -> Self {
+        self.window_events = self.window_events.min(retention.events);
+        self.window_bytes = self.window_bytes.min(retention.bytes);
+        self
     }
 }
 

@@ -166,7 +166,7 @@ async fn service(config: &Config) -> anyhow::Result<Service> {
         heartbeat: (!config.heartbeat.is_zero()).then_some(config.heartbeat),
         write_timeout: config.write_timeout,
         max_subscribers: config.max_connections,
-        ..Options::new(config.hub_url.clone())
+        ..Options::new(config.hub_url.clone()).within(&config.retention)
     };
     Ok(Service {
         hub: Hub::start(transport, options, clock)

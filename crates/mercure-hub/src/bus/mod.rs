@@ -108,7 +108,7 @@ impl Companion {
         let transport = MemoryTransport::new(options.retention.clone(), clock.clone());
         let engine = Options {
             heartbeat: (!options.heartbeat.is_zero()).then_some(options.heartbeat),
-            ..Options::new(hub_url)
+            ..Options::new(hub_url).within(&options.retention)
         };
         let hub = Hub::start(Arc::new(transport), engine, clock)
             .await
