@@ -77,6 +77,8 @@ class Bus:
         self._requests: list[_UnixHTTPConnection] = []
         self._handoffs: list[socket.socket] = []
         self._presence: socket.socket | None = None
+        #: Whether the companion's version was found to be ours.
+        self._agreed = False
 
     def close(self) -> None:
         """Closes every connection; the companion may end once no process has any."""
@@ -97,7 +99,7 @@ class Bus:
         Starts nothing. Without this, a companion would end while a server that has just reloaded
         waits for its first request.
         """
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, HubUnavailable):
             if self._presence is None:
                 self._presence = _connect(self._path("handoff.sock"), self._timeout)
 
@@ -118,7 +120,7 @@ class Bus:
                 try:
                     connection = _connect(self._path("handoff.sock"), self._timeout)
                     break
-                except (FileNotFoundError, ConnectionRefusedError):
+                except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
                     process.start(self._options)
                 if not process.retry_until(deadline):
                     raise HubUnavailable("the companion was started and cannot be reached")
@@ -126,6 +128,7 @@ class Bus:
             if stale is not None:
                 stale.close()
             self._check_version(deadline)
+            self._agreed = True
 
     def _check_version(self, deadline: float) -> None:
         """Replaces a companion of an older version; one of a newer version is an error here."""
@@ -141,6 +144,7 @@ class Bus:
         while os.path.exists(self._path("handoff.sock")):
             if not process.retry_until(deadline):
                 raise HubUnavailable("an older companion does not retire; end it by hand")
+        self._forget()
         process.start(self._options)
         self._presence = _connect(self._path("handoff.sock"), self._timeout)
 
@@ -155,7 +159,7 @@ class Bus:
     def _attempt(self, action: Callable[[], _T]) -> _T:
         """Runs an action; if the companion is gone, once more with a new one."""
         try:
-            if self._presence is None:
+            if not self._agreed:
                 self._ensure()
             return action()
         except (ConnectionError, FileNotFoundError, HTTPException):
@@ -231,7 +235,10 @@ class Bus:
         if connection is None:
             connection = _UnixHTTPConnection(self._path("http.sock"), self._timeout)
         try:
-            connection.request(method, path, body, dict(headers))
+            # The companion may answer, and close, before it has read all of a body that is too
+            # large; the answer says so, the broken pipe does not.
+            with contextlib.suppress(BrokenPipeError):
+                connection.request(method, path, body, dict(headers))
             response = connection.getresponse()
             verdict = Verdict(response.status, response.getheaders(), response.read())
         except BaseException:
