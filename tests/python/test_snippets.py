@@ -191,7 +191,6 @@ def test_any_secret_key_works_with_a_warning(make_app, caplog):
 
 def test_commands(runtime_dir, tmp_path):
     """``flask mercure --help`` and every command."""
-    (tmp_path / "app.py").write_text(GETTING_STARTED + "app.config['SECRET_KEY'] = 's' * 32\n")
     # Configuration is read in init_app: the key comes by the environment here.
     (tmp_path / "app.py").write_text(
         GETTING_STARTED.replace("mercure =", "app.config.from_prefixed_env()\nmercure =")

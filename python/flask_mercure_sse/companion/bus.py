@@ -83,9 +83,7 @@ class Bus:
     def close(self) -> None:
         """Closes every connection; the companion may end once no process has any."""
         self._forget()
-        presence, self._presence = self._presence, None
-        if presence is not None:
-            presence.close()
+        self._be_present(None)
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
@@ -124,9 +122,7 @@ class Bus:
                     process.start(self._options)
                 if not process.retry_until(deadline):
                     raise HubUnavailable("the companion was started and cannot be reached")
-            stale, self._presence = self._presence, connection
-            if stale is not None:
-                stale.close()
+            self._be_present(connection)
             self._check_version(deadline)
             self._agreed = True
 
@@ -146,7 +142,13 @@ class Bus:
                 raise HubUnavailable("an older companion does not retire; end it by hand")
         self._forget()
         process.start(self._options)
-        self._presence = _connect(self._path("handoff.sock"), self._timeout)
+        self._be_present(_connect(self._path("handoff.sock"), self._timeout))
+
+    def _be_present(self, connection: socket.socket | None) -> None:
+        """Keeps a connection open for as long as this process lives, instead of a former one."""
+        former, self._presence = self._presence, connection
+        if former is not None:
+            former.close()
 
     def _path(self, name: str) -> str:
         path = os.path.join(self._options.directory, name)
