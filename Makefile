@@ -46,6 +46,9 @@ drill: $(HUB) $(VENV)/.tests ## Run the long forms of the drills
 	scripts/browser
 	MERCURE_DRILL=long $(BIN)/pytest tests/python/drills --timeout 1800
 
+docs: ## Write the generated pages of the documentation
+	MERCURE_WRITE_DOCS=1 cargo test --locked --quiet --package mercure-hub --test reference
+
 wheel: $(VENV)/.tests ## Build the wheel into dist/
 	$(BIN)/maturin build --release --locked --out dist
 
