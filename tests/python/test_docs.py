@@ -1,0 +1,251 @@
+"""Every snippet of the documentation, extracted and run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tomllib
+from flask import Flask, render_template_string
+
+from conftest import HUB_PATH
+from support import servers
+from support.sse import Stream
+
+ROOT = servers.ROOT
+#: Documents with snippets, and the language of each of them, in order. A snippet that is added
+#: has to be added here, and to a test below.
+SNIPPETS = {
+    "README.md": ["sh", "python", "sh", "sh", "sh"],
+    "docs/flask.md": ["python", "python", "html", "python", "python", "python", "sh"],
+    "docs/hub.md": ["toml", "sh", "sh", "sh", "sh"],
+}
+
+
+def blocks(document: str) -> list[tuple[str, str]]:
+    text = (ROOT / document).read_text()
+    return re.findall(r"^```(\w+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def block(document: str, number: int) -> str:
+    return blocks(document)[number][1]
+
+
+def test_every_snippet_is_known_to_a_test():
+    documents = [
+        ROOT / "README.md",
+        *sorted(ROOT.glob("*.md")),
+        *sorted(ROOT.rglob("docs/**/*.md")),
+    ]
+    found = {str(path.relative_to(ROOT)) for path in documents}
+    for document in found:
+        languages = [language for language, _ in blocks(document)]
+        assert languages == SNIPPETS.get(document, []), document
+
+
+def test_links_lead_somewhere():
+    for document in ROOT.glob("**/*.md"):
+        if {".venv", "target"} & set(document.relative_to(ROOT).parts):
+            continue
+        for link in re.findall(r"\]\(([^)]+)\)", document.read_text()):
+            if "://" not in link:
+                assert (document.parent / link).exists(), f"{document}: {link}"
+
+
+def test_the_package_has_the_name_that_is_installed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert block("README.md", 0) == f"pip install {project['name']}\n"
+
+
+def test_the_readmes_application(start, tmp_path):
+    (tmp_path / "app.py").write_text(block("README.md", 1))
+    for command in (servers.flask_run, servers.gunicorn):
+        server = start(
+            lambda port, command=command: command(port),
+            folder=tmp_path,
+            TMPDIR=str(tmp_path.parent.parent),
+        )
+        assert f'new EventSource("{HUB_PATH}?topic=room")' in server.request("GET", "/")[1]
+        stream = Stream.open(server.port, f"{HUB_PATH}?topic=room")
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        assert server.request("POST", "/say", "text=hello", form)[0] == 204
+        assert stream.wait(1) == ["hello"]
+        stream.close()
+
+
+def environment(port: int) -> dict[str, str]:
+    """The binary on the path, and a free port instead of the default one."""
+    path = f"{Path(servers.HUB).parent}{os.pathsep}{os.environ['PATH']}"
+    url = f"http://127.0.0.1:{port}{HUB_PATH}"
+    return {
+        **os.environ,
+        "PATH": path,
+        "MERCURE_LISTEN": f"127.0.0.1:{port}",
+        "MERCURE_HUB_URL": url,
+    }
+
+
+@contextlib.contextmanager
+def shell(script: str, env: dict[str, str], **options) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        ["bash", "-euc", script],
+        env=env,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        **options,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, 15)  # the session that was started right here
+        process.communicate()
+
+
+def read_until(output, text: str) -> None:
+    for line in output:
+        if text in line:
+            return
+    raise AssertionError(f"the output ended without {text!r}")
+
+
+def test_the_readmes_hub():
+    env = environment(servers.free_port())
+    env["MERCURE_PUBLISHER_JWT_KEY"] = "k" * 32
+    serve = block("README.md", 2)
+    export, command = serve.splitlines()
+    key = subprocess.run(
+        ["bash", "-euc", f"{export}; echo $MERCURE_PUBLISHER_JWT_KEY"],
+        env=env, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert len(key.stdout.strip()) == 64
+    with shell(command, env) as hub:
+        read_until(hub.stderr, "listening")
+        with shell(block("README.md", 3), env) as subscriber:
+            read_until(subscriber.stdout, "retry")
+            subprocess.run(["bash", "-euc", block("README.md", 4)], env=env, check=True)
+            read_until(subscriber.stdout, "data: hello")
+
+
+def test_the_hubs_guide(tmp_path):
+    port = servers.free_port()
+    env = environment(port)
+    del env["MERCURE_LISTEN"], env["MERCURE_HUB_URL"]
+    config = block("docs/hub.md", 0)
+    (tmp_path / "hub.toml").write_text(config)
+
+    def run(script: str, env: dict[str, str]) -> str:
+        done = subprocess.run(
+            ["bash", "-euc", script.replace("5500", str(port))],
+            cwd=tmp_path, env=env, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "The configuration is valid" in run(block("docs/hub.md", 1), env)
+    tokens = block("docs/hub.md", 2)
+    assert [line.count(".") for line in run(tokens, env).split()] == [2, 2, 2]
+
+    serve = f"exec mercure-hub serve --config hub.toml --listen 127.0.0.1:{port}"
+    with shell(serve, env, cwd=tmp_path) as hub:
+        read_until(hub.stderr, "listening")
+        subscribe = block("docs/hub.md", 3).replace("5500", str(port))
+        with shell(subscribe, env) as subscriber:
+            read_until(subscriber.stdout, "retry")
+            exports = "\n".join(tokens.splitlines()[:2])
+            answer = run(f"{exports}\n{block('docs/hub.md', 4)}", env)
+            assert answer.startswith("urn:uuid:")
+            read_until(subscriber.stdout, 'data: {"title": "new"}')
+
+
+@pytest.fixture
+def guide(make_app) -> dict:
+    """What the guide's snippets share, with the first one's ``app`` made by the tests."""
+    assert "mercure = MercureSSE(app)" in block("docs/flask.md", 0)
+    scope: dict = {}
+    exec(block("docs/flask.md", 0), scope)  # noqa: S102 (our own documentation)
+    assert isinstance(scope["app"], Flask)
+    app = make_app()
+    mercure = app.extensions["mercure_sse"].instance
+    mercure._app = __import__("weakref").ref(app)
+    return {"app": app, "mercure": mercure}
+
+
+def run_python(number: int, scope: dict) -> None:
+    exec(block("docs/flask.md", number), scope)  # noqa: S102 (our own documentation)
+
+
+def events(client, path: str) -> list[str]:
+    answer = client.get(path)
+    assert answer.status_code == 200, answer.text
+    return [line[6:] for line in answer.text.split("\n") if line.startswith("data: ")]
+
+
+def test_the_flask_guide(guide):
+    app = guide["app"]
+    run_python(1, guide)
+    run_python(3, guide)
+    run_python(4, guide)
+    run_python(5, guide)
+    with app.test_request_context():
+        page = render_template_string(block("docs/flask.md", 2))
+    address = re.search(r'EventSource\("([^"]+)"\)', page)
+    assert address is not None
+    client = app.test_client()
+    everything = f"{address[1]}&lastEventID=earliest"
+    assert events(client, everything) == [
+        "plain text",
+        '{"title": "sent as JSON"}',
+        "one update, two topics",
+    ]
+    url = client.get("/books").json["events"]
+    assert "last_event_id=my-id" in url
+    guide["mercure"].publish("books/2", "later")
+    assert events(client, url) == ["later"]
+
+    client.post("/greet")
+    private = f"{HUB_PATH}?topic=users/7&lastEventID=earliest"
+    assert events(client, private) == []
+    assert events(client, client.get("/address").text + "&lastEventID=earliest") == ["only for you"]
+    for prepare in (lambda c: c.post("/login"), lambda c: c.get("/cookie")):
+        reader = app.test_client()
+        prepare(reader)
+        assert events(reader, private) == ["only for you"]
+
+
+def test_the_configuration_table_is_complete():
+    """The guide names every key that is read, and no other."""
+    source = (ROOT / "python/flask_mercure_sse/settings.py").read_text()
+    read = set(re.findall(r'read\.\w+\(\s*"([A-Z_]+)"', source))
+    table = set(re.findall(r"^\| `MERCURE_([A-Z_]+)`", (ROOT / "docs/flask.md").read_text(), re.M))
+    assert table == read
+
+
+def test_the_commands_of_the_guide(runtime_dir, tmp_path):
+    (tmp_path / "app.py").write_text(
+        "from flask import Flask\nfrom flask_mercure_sse import MercureSSE\napp = Flask(__name__)\n"
+        "app.config.from_prefixed_env()\nMercureSSE(app)\n"
+    )
+    env = {
+        **os.environ,
+        "PATH": f"{Path(servers.script('flask')).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT / "python"),
+        "FLASK_SECRET_KEY": "s" * 32,
+        "FLASK_MERCURE_RUNTIME_DIR": str(runtime_dir),
+        "FLASK_MERCURE_COMPANION_GRACE": "0.5",
+    }
+    script = block("docs/flask.md", 6)
+    done = subprocess.run(
+        ["bash", "-euc", script], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "urn:uuid:" in done.stdout
+    assert "published" in done.stdout
