@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,6 +42,12 @@ def companions(folder: Path) -> list[int]:
                 if any(part.startswith(f"--directory={folder}/".encode()) for part in command):
                     found.append(int(entry.name))
     return found
+
+
+def end_companions(folder: Path) -> None:
+    """Ends companions that would stay for the default grace period."""
+    for companion in companions(folder):
+        os.kill(companion, signal.SIGTERM)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 import tomllib
 from flask import Flask, render_template_string
 
-from conftest import HUB_PATH
+from conftest import HUB_PATH, end_companions
 from support import servers
 from support.sse import Stream
 
@@ -62,13 +62,13 @@ def test_the_package_has_the_name_that_is_installed():
     assert block("README.md", 0) == f"pip install {project['name']}\n"
 
 
-def test_the_readmes_application(start, tmp_path):
+def test_the_readmes_application(start, tmp_path, runtime_dir):
     (tmp_path / "app.py").write_text(block("README.md", 1))
     for command in (servers.flask_run, servers.gunicorn):
         server = start(
             lambda port, command=command: command(port),
             folder=tmp_path,
-            TMPDIR=str(tmp_path.parent.parent),
+            TMPDIR=str(runtime_dir),
         )
         assert f'new EventSource("{HUB_PATH}?topic=room")' in server.request("GET", "/")[1]
         stream = Stream.open(server.port, f"{HUB_PATH}?topic=room")
@@ -76,6 +76,8 @@ def test_the_readmes_application(start, tmp_path):
         assert server.request("POST", "/say", "text=hello", form)[0] == 204
         assert stream.wait(1) == ["hello"]
         stream.close()
+        server.stop()
+    end_companions(runtime_dir)
 
 
 def environment(port: int) -> dict[str, str]:
@@ -170,7 +172,7 @@ def test_the_hubs_guide(tmp_path):
 def guide(make_app) -> dict:
     """What the guide's snippets share, with the first one's ``app`` made by the tests."""
     assert "mercure = MercureSSE(app)" in block("docs/flask.md", 0)
-    scope: dict = {}
+    scope: dict = {"__name__": "guide_application"}
     exec(block("docs/flask.md", 0), scope)  # noqa: S102 (our own documentation)
     assert isinstance(scope["app"], Flask)
     app = make_app()

@@ -8,7 +8,7 @@ from html import unescape
 
 from flask import Flask, render_template_string, request
 
-from conftest import HUB_PATH
+from conftest import HUB_PATH, end_companions
 from support import servers
 from support.sse import Stream
 
@@ -30,12 +30,11 @@ const es = new EventSource("{{ mercure_hub_url('topic') }}");
 """
 
 
-def test_getting_started(start, tmp_path):
+def test_getting_started(start, tmp_path, runtime_dir):
     """No secret key, no configuration; ``publish`` at module level and from a view."""
     (tmp_path / "page.html").write_text(TEMPLATE)
     (tmp_path / "app.py").write_text(
         GETTING_STARTED
-        + "app.config['MERCURE_COMPANION_GRACE'] = 1\n"
         + PUBLISH
         + """
 @app.get("/page")
@@ -54,7 +53,7 @@ def publish():
 """.replace("PUBLISH", PUBLISH.strip())
     )
     # The application reads no environment; only its place for sockets is redirected.
-    server = start(servers.flask_run, folder=tmp_path, TMPDIR=str(tmp_path.parent.parent))
+    server = start(servers.flask_run, folder=tmp_path, TMPDIR=str(runtime_dir))
     page = server.request("GET", "/page")[1]
     assert f'new EventSource("{HUB_PATH}?topic=topic")' in page
     stream = Stream.open(server.port, f"{HUB_PATH}?topic=topic")
@@ -65,6 +64,8 @@ def publish():
     for each in (stream, earlier):
         each.close()
     assert "Traceback" not in server.log
+    server.stop()
+    end_companions(runtime_dir)
 
 
 def test_urls_with_a_jwt_and_several_topics(app):
