@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -140,18 +141,24 @@ def _poll(state: MercureSSEState, envelope: dict[str, Any]) -> Response:
 def _envelope(state: MercureSSEState) -> dict[str, Any]:
     headers = [(name, request.headers[name]) for name in _RELAYED if name in request.headers]
     query = request.environ.get("QUERY_STRING", "")
-    return {"query": query, "headers": headers, "policy": state.policy(), "grants": _granted()}
+    granted = _granted(state.settings.token_lifetime)
+    return {"query": query, "headers": headers, "policy": state.policy(), "grants": granted}
 
 
-def _granted() -> dict[str, list[str]] | None:
-    """What ``set_authz_session`` has put into the session."""
+def _granted(lifetime: int) -> dict[str, Any] | None:
+    """What ``set_authz_session`` has put into the session.
+
+    :param lifetime: seconds until the stream ends and the browser comes back, to be judged by
+        what the session holds then: a logout takes effect within this time.
+    """
     granted = session.get("mercure")
     if not isinstance(granted, dict):
         return None
-    return {
+    topics = {
         action: [str(topic) for topic in granted.get(action) or ()]
         for action in ("publish", "subscribe")
     }
+    return {**topics, "expires_at": int(time.time()) + lifetime}
 
 
 def _response(verdict: Verdict) -> Response:

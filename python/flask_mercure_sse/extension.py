@@ -66,7 +66,8 @@ class MercureSSE:
         )
         if not settings.is_external:
             app.register_blueprint(hub_blueprint)
-            state.companion().join_if_running()
+        if state.bus is not None:
+            state.bus.join_if_running()
         app.cli.add_command(mercure_cli)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask
@@ -34,7 +35,7 @@ class MercureSSEState:
         self.logger: logging.Logger = app.logger
         self.bus: Bus | None = None
         self._announced: set[str] = set()
-        if not settings.is_external:
+        if not settings.is_external and sys.platform != "win32":
             self.bus = Bus(_companion_options(settings, app), settings.timeout)
 
     @property
@@ -67,11 +68,16 @@ class MercureSSEState:
     def companion(self) -> Bus:
         """The bus of the built-in hub.
 
-        :raises ConfigurationError: if the hub is an external one.
+        :raises ConfigurationError: if there is none: the hub is an external one, or needs to be.
         """
-        if self.bus is None:
+        if self.bus is not None:
+            return self.bus
+        if self.settings.is_external:
             raise ConfigurationError("MERCURE_HUB_URL is set: the built-in hub is not in use")
-        return self.bus
+        raise ConfigurationError(
+            "the built-in hub needs a Unix system; run mercure-hub or another Mercure hub "
+            "elsewhere and set MERCURE_HUB_URL"
+        )
 
     def policy(self) -> dict[str, Any]:
         """The rules by which the companion judges a client of this application."""

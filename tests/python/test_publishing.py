@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import threading
@@ -243,6 +244,28 @@ def test_stale_sockets_are_replaced(make_app, runtime_dir):
             stale.bind(os.path.join(directory, name))
     with app.app_context():
         assert mercure_publish("t", "x")
+
+
+def test_a_companion_whose_sockets_were_cleaned_away_gives_way(make_app, runtime_dir):
+    """Cleaners of temporary files do that. Two companions would split the events in silence."""
+    app = make_app()
+    with app.app_context():
+        mercure_publish("t", "x")
+        (old,) = companions(runtime_dir)
+        shutil.rmtree(app.extensions["mercure_sse"].bus._options.directory)
+        app.extensions["mercure_sse"].bus.close()
+        assert mercure_publish("t", "y")
+    servers.wait_until(lambda: not servers.is_alive(old), what="the old companion stayed")
+    with app.app_context():
+        assert mercure_publish("t", "z"), "its end has not taken the new one's sockets along"
+    assert len(companions(runtime_dir)) == 1
+
+
+def test_off_unix_an_external_hub_is_asked_for(make_app, monkeypatch):
+    monkeypatch.setattr("flask_mercure_sse.state.sys.platform", "win32")
+    app = make_app()
+    with app.app_context(), pytest.raises(ConfigurationError, match="set MERCURE_HUB_URL"):
+        mercure_publish("t", "x")
 
 
 def test_threads_and_forks_share_one_companion(make_app, runtime_dir):

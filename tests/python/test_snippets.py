@@ -118,6 +118,24 @@ def test_authorization_by_jwt_cookie_and_session(make_app):
     assert read(app.test_client(), f"{path}&authorization={empty}") == ["public"]
 
 
+def test_a_stream_granted_by_the_session_ends_and_is_judged_again(start):
+    server = start(servers.gunicorn, FLASK_MERCURE_TOKEN_LIFETIME="2")
+    _, _, headers = server.request("POST", "/login/alice")
+    cookie = {"Cookie": headers["Set-Cookie"].partition(";")[0]}
+    path = f"{HUB_PATH}?topic=users/alice"
+    stream = Stream.open(server.port, path, cookie)
+    server.publish("users/alice", "secret", private="on")
+    assert stream.wait(1) == ["secret"]
+    stream.wait_for_end()
+    again = Stream.open(server.port, f"{path}&lastEventID=earliest", cookie)
+    assert again.wait(1) == ["secret"]
+    logged_out = Stream.open(server.port, f"{path}&lastEventID=earliest")
+    server.publish("users/alice", "public")
+    assert logged_out.wait(1) == ["public"]
+    for each in (again, logged_out):
+        each.close()
+
+
 def mercure_publish(app: Flask, *arguments, **options) -> str | None:
     with app.app_context():
         return app.extensions["mercure_sse"].instance.publish(*arguments, **options)

@@ -43,7 +43,7 @@ impl Listeners {
             Bound::Tcp(listener) => listener
                 .local_addr()
                 .map_or_else(|_| "?".to_owned(), |address| address.to_string()),
-            Bound::Unix(_, path) => format!("unix:{}", path.display()),
+            Bound::Unix(_, file) => format!("unix:{}", file.path().display()),
         };
         self.0.iter().map(name).collect()
     }
@@ -97,8 +97,12 @@ pub async fn serve(
     finish(&service.hub, connections).await
 }
 
-/// Accepts connections until told to stop. The listener is closed then; the connections that are
-/// still open are returned.
+/// How often a listener makes sure that clients can still find it.
+const CHECK: Duration = Duration::from_secs(2);
+
+/// Accepts connections until told to stop, or until the listener's file is gone: nobody can reach
+/// it then, and whoever needs a hub makes another one. The listener is closed; the connections that
+/// are still open are returned.
 pub(crate) async fn accept_all<F>(
     bound: Bound,
     mut stopping: watch::Receiver<bool>,
@@ -108,9 +112,14 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let mut connections = JoinSet::new();
+    let mut check = tokio::time::interval(CHECK);
     loop {
         tokio::select! {
             () = stopped(&mut stopping) => return connections,
+            _ = check.tick() => if !bound.is_in_place() {
+                tracing::error!("the file of a socket is gone");
+                return connections;
+            },
             Some(_) = connections.join_next() => {}
             accepted = bound.accept() => match accepted {
                 Ok(connection) => {

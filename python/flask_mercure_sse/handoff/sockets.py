@@ -6,13 +6,17 @@ request goes on undisturbed.
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
 import socket
 import ssl
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+if sys.platform != "win32":
+    import fcntl
 
 #: Environ key under which a server leaves the client's socket.
 _KEYS = ("werkzeug.socket", "gunicorn.socket")
@@ -110,8 +114,6 @@ def _duplicate(descriptor: int) -> int:
     try:
         live = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _FIRST_DESCRIPTOR)
     except OSError as error:
-        import errno
-
         # EINVAL: the limit is below the place we would prefer. EMFILE: everything above is taken.
         if error.errno not in (errno.EINVAL, errno.EMFILE):
             raise

@@ -78,7 +78,11 @@ impl Notify {
     }
 
     pub(crate) fn ready(&self, who: SlotRef) {
-        self.0.lock().ready.push(who);
+        let mut incoming = self.0.lock();
+        if !incoming.stopped {
+            incoming.ready.push(who);
+        }
+        drop(incoming);
         self.wake();
     }
 
@@ -88,7 +92,11 @@ impl Notify {
     }
 
     pub(super) fn read_done(&self, read_for: ReadFor, result: Result<Batch, TransportError>) {
-        self.0.lock().reads.push((read_for, result));
+        let mut incoming = self.0.lock();
+        if !incoming.stopped {
+            incoming.reads.push((read_for, result));
+        }
+        drop(incoming);
         self.wake();
     }
 

@@ -97,6 +97,8 @@ impl Shard {
             }
             let incoming = self.mailbox.take();
             if incoming.shutdown {
+                // What was accepted before the stop still leaves.
+                self.advance();
                 break;
             }
             for event in events.iter().filter(|event| event.token() != MAILBOX) {

@@ -82,7 +82,8 @@ pub async fn run(
     let lock = take_lock(&options.directory)?;
     let companion = Arc::new(Companion::start(&options).await?);
     let (stop, stopping) = watch::channel(false);
-    let accepting = companion.listen(&options.directory, &stopping)?;
+    let mut accepting = companion.listen(&options.directory, &stopping)?;
+    let mut connections = Vec::new();
     io::stdout()
         .write_all(b"ready\n")
         .context("telling the starter")?;
@@ -91,10 +92,16 @@ pub async fn run(
         () = shutdown => "stopped",
         () = companion.abandoned(options.grace) => "no worker is left",
         () = stopped(&mut retired) => "retired",
+        // A cleaner of temporary files, say. Workers will start another companion; streams that
+        // stayed here would miss its events in silence, so they end and come back to it.
+        gone = accepting.join_next() => {
+            connections.extend(gone.and_then(Result::ok));
+            "its sockets are gone"
+        }
     };
     tracing::info!(reason, "the companion ends");
     stop.send_replace(true);
-    let connections = stop_accepting(accepting).await;
+    connections.extend(stop_accepting(accepting).await);
     // From here on another companion may take this one's place.
     drop(lock);
     finish(&companion.service.hub, connections).await

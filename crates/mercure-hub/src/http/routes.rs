@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -61,11 +62,16 @@ fn respond(result: Result<api::Accepted, Answer>, service: &api::Service) -> Res
     }
 }
 
+/// How long a client may take to send a body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
 async fn read(body: axum::body::Body, limit: usize) -> Result<Bytes, Answer> {
-    match Limited::new(body, limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Answer::body_too_large(limit)),
-        Err(_) => Err(Answer::text(400, "the request body could not be read")),
+    let body = Limited::new(body, limit).collect();
+    match tokio::time::timeout(BODY_TIMEOUT, body).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Answer::body_too_large(limit)),
+        Ok(Err(_)) => Err(Answer::text(400, "the request body could not be read")),
+        Err(_) => Err(Answer::text(408, "the request body did not arrive in time")),
     }
 }
 
