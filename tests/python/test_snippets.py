@@ -136,6 +136,24 @@ def test_a_stream_granted_by_the_session_ends_and_is_judged_again(start):
         each.close()
 
 
+def test_publishing_by_session_needs_a_page_of_the_application(make_app):
+    """The session is a cookie: without a look at the origin, any site could publish with it."""
+    app = make_app(MERCURE_HUB_ALLOW_PUBLISH=True)
+    mercure = app.extensions["mercure_sse"].instance
+
+    @app.get("/session")
+    def session():
+        mercure.set_authz_session(publish=["a"])
+        return "ok"
+
+    client = app.test_client()
+    client.get("/session")
+    update = {"topic": "a", "data": "x"}
+    for origin, status in [(None, 403), ("https://evil.example", 403), ("http://localhost", 200)]:
+        headers = {"Origin": origin} if origin else {}
+        assert client.post(HUB_PATH, data=update, headers=headers).status_code == status, origin
+
+
 def mercure_publish(app: Flask, *arguments, **options) -> str | None:
     with app.app_context():
         return app.extensions["mercure_sse"].instance.publish(*arguments, **options)

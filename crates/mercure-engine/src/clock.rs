@@ -17,22 +17,15 @@ enum Source {
 impl Clock {
     /// The operating system's clocks.
     #[must_use]
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the injected source of time"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the injected source of time")]
     pub fn system() -> Self {
-        Self(Source::System {
-            start: Instant::now(),
-        })
+        Self(Source::System { start: Instant::now() })
     }
 
     /// A clock that only [`Clock::advance`] moves, for tests. Its wall clock starts at the epoch.
     #[must_use]
     pub fn manual() -> Self {
-        Self(Source::Manual {
-            milliseconds: Arc::default(),
-        })
+        Self(Source::Manual { milliseconds: Arc::default() })
     }
 
     /// Time since the clock was made.
@@ -48,15 +41,12 @@ impl Clock {
 
     /// Time since the Unix epoch.
     #[must_use]
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the injected source of time"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the injected source of time")]
     pub fn unix_time(&self) -> Duration {
         match &self.0 {
-            Source::System { .. } => SystemTime::now()
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .unwrap_or_default(),
+            Source::System { .. } => {
+                SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+            }
             Source::Manual { .. } => self.now(),
         }
     }

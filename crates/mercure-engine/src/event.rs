@@ -38,11 +38,7 @@ impl Record {
     /// What the record costs in memory and on disk, about, in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
-        let topics: usize = self
-            .topics
-            .iter()
-            .map(|topic| topic.as_str().len() + 32)
-            .sum();
+        let topics: usize = self.topics.iter().map(|topic| topic.as_str().len() + 32).sum();
         self.frame.len() + self.id.as_str().len() + topics + 96
     }
 }

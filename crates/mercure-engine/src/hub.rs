@@ -7,6 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use mercure_protocol::{EventId, HubUrl, LastEventId, TopicView, Update, frame_cursor};
 
+use tokio::sync::RwLock;
+
 use crate::clock::Clock;
 use crate::event::{Event, Record};
 use crate::memory::Retention;
@@ -66,6 +68,8 @@ pub struct Hub {
     shards: Vec<Notify>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     next_shard: AtomicUsize,
+    /// Whether updates are accepted; held for reading while one is.
+    open: RwLock<bool>,
 }
 
 /// What the shards and the hub have in common.
@@ -96,6 +100,9 @@ pub enum PublishError {
     /// The transport could not say that it has the event.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// The hub is stopping: its subscribers would not get the event any more.
+    #[error("the hub is stopping")]
+    Stopping,
 }
 
 /// Why a subscriber was not admitted.
@@ -121,11 +128,7 @@ impl Hub {
         options: Options,
         clock: Clock,
     ) -> io::Result<Arc<Self>> {
-        let window = Window::new(
-            Default::default(),
-            options.window_events,
-            options.window_bytes,
-        );
+        let window = Window::new(Default::default(), options.window_events, options.window_bytes);
         let shared = Arc::new(Shared {
             window,
             clock,
@@ -134,16 +137,9 @@ impl Hub {
             runtime: tokio::runtime::Handle::current(),
             options,
         });
-        let follower = Arc::new(Follower {
-            shared: Arc::clone(&shared),
-            shards: Mutex::default(),
-        });
+        let follower = Arc::new(Follower { shared: Arc::clone(&shared), shards: Mutex::default() });
         let tail: Arc<dyn Tail> = Arc::<Follower>::clone(&follower);
-        let head = shared
-            .transport
-            .start(tail)
-            .await
-            .map_err(io::Error::other)?;
+        let head = shared.transport.start(tail).await.map_err(io::Error::other)?;
         shared.window.begin_after(head);
 
         let mut shards = Vec::new();
@@ -154,11 +150,7 @@ impl Hub {
             threads.push(thread.spawn(move || shard.run())?);
             shards.push(notify);
         }
-        follower
-            .shards
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone_from(&shards);
+        follower.shards.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&shards);
         // What arrived before the shards could be woken.
         shards.iter().for_each(Notify::wake);
         Ok(Arc::new(Self {
@@ -166,6 +158,7 @@ impl Hub {
             shards,
             threads: Mutex::new(threads),
             next_shard: AtomicUsize::new(0),
+            open: RwLock::new(true),
         }))
     }
 
@@ -175,18 +168,16 @@ impl Hub {
     /// # Errors
     /// If the transport cannot acknowledge it; it may have been accepted all the same.
     pub async fn publish(&self, update: &Update) -> Result<EventId, PublishError> {
+        let open = self.open.read().await;
+        if !*open {
+            return Err(PublishError::Stopping);
+        }
         let id = match update.id() {
             Some(id) => id.clone(),
             None => EventId::from_random(*uuid::Uuid::new_v4().as_bytes()),
         };
-        self.shared
-            .transport
-            .append(Record::new(update, id.clone()))
-            .await?;
-        self.shared
-            .counters
-            .published
-            .fetch_add(1, Ordering::Relaxed);
+        self.shared.transport.append(Record::new(update, id.clone())).await?;
+        self.shared.counters.published.fetch_add(1, Ordering::Relaxed);
         Ok(id)
     }
 
@@ -207,14 +198,8 @@ impl Hub {
             Some(id) => self.shared.transport.locate(id).await?,
         };
         Ok(match found {
-            Some(position) => Resume {
-                from: From::After(position),
-                preceding: id.cloned(),
-            },
-            None => Resume {
-                from: From::Oldest,
-                preceding: None,
-            },
+            Some(position) => Resume { from: From::After(position), preceding: id.cloned() },
+            None => Resume { from: From::Oldest, preceding: None },
         })
     }
 
@@ -263,11 +248,7 @@ impl Hub {
         let mut size = 0;
         let mut newest: Option<Arc<Event>> = None;
         while size < POLL_BYTES {
-            let batch = self
-                .shared
-                .transport
-                .read(from, self.shared.read_limit())
-                .await?;
+            let batch = self.shared.transport.read(from, self.shared.read_limit()).await?;
             // Dropped while we were reading: what is left is still in order.
             let Batch::Events(events) = batch else {
                 from = From::Oldest;
@@ -305,6 +286,12 @@ impl Hub {
         &self.shared.options.hub_url
     }
 
+    /// Accepts no more updates. What was acknowledged before this returns is in the log, and leaves
+    /// for the subscribers before [`Hub::shutdown`] ends their streams.
+    pub async fn refuse_updates(&self) {
+        *self.open.write().await = false;
+    }
+
     /// Ends every stream in the orderly way and stops the shards. Returns when they have ended.
     pub fn shutdown(&self) {
         self.shards.iter().for_each(Notify::shutdown);
@@ -335,9 +322,7 @@ pub struct Interest<'a> {
 impl Interest<'_> {
     fn wants(&self, event: &Event, hub_url: &HubUrl) -> bool {
         let topics = event.record.topics.iter();
-        let topics: Vec<_> = topics
-            .map(|topic| TopicView::new(topic.as_str(), hub_url))
-            .collect();
+        let topics: Vec<_> = topics.map(|topic| TopicView::new(topic.as_str(), hub_url)).collect();
         Subscriber::selects(self.matchers, self.grants, event, &topics)
     }
 }
@@ -348,10 +333,7 @@ const POLL_BYTES: usize = 1024 * 1024;
 impl Shared {
     /// What is read from the transport at once.
     pub(crate) fn read_limit(&self) -> ReadLimit {
-        ReadLimit {
-            events: 1024,
-            bytes: 1024 * 1024,
-        }
+        ReadLimit { events: 1024, bytes: 1024 * 1024 }
     }
 
     /// How long to wait before a failed read is tried again; jittered, so that the subscribers of
@@ -377,10 +359,6 @@ struct Follower {
 impl Tail for Follower {
     fn on_event(&self, event: Arc<Event>) {
         self.shared.window.push(event);
-        self.shards
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .for_each(Notify::wake);
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(Notify::wake);
     }
 }

@@ -31,8 +31,9 @@ struct Pattern {
 }
 
 impl Index {
-    /// Files a subscriber under a matcher.
-    pub(crate) fn insert(&mut self, slot: Slot, matcher: &Matcher) {
+    /// Files a subscriber under a matcher. Returns the matcher to keep: an equal one that others
+    /// share already, so that a compiled pattern is held once.
+    pub(crate) fn insert(&mut self, slot: Slot, matcher: &Matcher) -> Matcher {
         match matcher.route() {
             Route::Any => self.everything.push(slot),
             Route::Exact(topic) => match self.exact.get_mut(topic) {
@@ -41,8 +42,11 @@ impl Index {
                     self.exact.insert(topic.into(), vec![slot]);
                 }
             },
-            Route::TopicPrefix(_) | Route::UrlPrefix(_) => self.insert_pattern(slot, matcher),
+            Route::TopicPrefix(_) | Route::UrlPrefix(_) => {
+                return self.insert_pattern(slot, matcher);
+            }
         }
+        matcher.clone()
     }
 
     /// Takes back one [`Index::insert`].
@@ -90,35 +94,30 @@ impl Index {
         topic: &TopicView<'_>,
         found: &mut impl FnMut(Slot),
     ) {
-        for pattern in candidates
-            .flatten()
-            .filter_map(|key| self.patterns.get(*key))
-        {
+        for pattern in candidates.flatten().filter_map(|key| self.patterns.get(*key)) {
             if pattern.matcher.matches(topic) {
                 pattern.slots.iter().copied().for_each(&mut *found);
             }
         }
     }
 
-    fn insert_pattern(&mut self, slot: Slot, matcher: &Matcher) {
+    fn insert_pattern(&mut self, slot: Slot, matcher: &Matcher) -> Matcher {
         if let Some(key) = self.by_matcher.get(matcher) {
-            self.patterns[*key].slots.push(slot);
-            return;
+            let pattern = &mut self.patterns[*key];
+            pattern.slots.push(slot);
+            return pattern.matcher.clone();
         }
-        let key = self.patterns.insert(Pattern {
-            matcher: matcher.clone(),
-            slots: vec![slot],
-        });
+        let key = self.patterns.insert(Pattern { matcher: matcher.clone(), slots: vec![slot] });
         self.by_matcher.insert(matcher.clone(), key);
-        let Some((tree, prefix)) = self.tree(matcher) else {
-            return;
-        };
-        match tree.get_mut(prefix) {
-            Some(keys) => keys.push(key),
-            None => {
-                tree.insert(prefix, vec![key]);
+        if let Some((tree, prefix)) = self.tree(matcher) {
+            match tree.get_mut(prefix) {
+                Some(keys) => keys.push(key),
+                None => {
+                    tree.insert(prefix, vec![key]);
+                }
             }
         }
+        matcher.clone()
     }
 
     fn remove_pattern(&mut self, slot: Slot, matcher: &Matcher) {
@@ -180,11 +179,7 @@ mod tests {
 
     fn arbitrary_matcher() -> impl Strategy<Value = Matcher> {
         let text = "(\\*|/|http://(hub\\.test|h)/)?(a|b|\\{x\\}|:y|\\*|/){0,4}";
-        let kinds = vec![
-            MatcherType::Exact,
-            MatcherType::UrlPattern,
-            MatcherType::Selector,
-        ];
+        let kinds = vec![MatcherType::Exact, MatcherType::UrlPattern, MatcherType::Selector];
         (proptest::sample::select(kinds), text).prop_filter_map("invalid", |(kind, text)| {
             Matcher::parse(kind, &text, &hub(), &Limits::default()).ok()
         })
@@ -228,14 +223,10 @@ mod tests {
             matcher(MatcherType::UrlPattern, "http://h/:x"),
         ];
         for slot in 0..3 {
-            matchers
-                .iter()
-                .for_each(|matcher| index.insert(slot, matcher));
+            matchers.iter().for_each(|matcher| drop(index.insert(slot, matcher)));
         }
         for slot in 0..3 {
-            matchers
-                .iter()
-                .for_each(|matcher| index.remove(slot, matcher));
+            matchers.iter().for_each(|matcher| index.remove(slot, matcher));
         }
         assert!(index.everything.is_empty() && index.exact.is_empty() && index.patterns.is_empty());
         assert!(index.by_matcher.is_empty());

@@ -21,11 +21,7 @@ pub struct Retention {
 
 impl Default for Retention {
     fn default() -> Self {
-        Self {
-            events: 100_000,
-            age: None,
-            bytes: 256 * 1024 * 1024,
-        }
+        Self { events: 100_000, age: None, bytes: 256 * 1024 * 1024 }
     }
 }
 
@@ -66,11 +62,7 @@ impl MemoryTransport {
     /// An empty log.
     #[must_use]
     pub fn new(retention: Retention, clock: Clock) -> Self {
-        Self {
-            log: Mutex::default(),
-            retention,
-            clock,
-        }
+        Self { log: Mutex::default(), retention, clock }
     }
 
     /// The log, with everything that is past its age dropped.
@@ -118,20 +110,14 @@ impl Transport for MemoryTransport {
 impl Log {
     fn push(&mut self, record: Record, now: Duration) -> Position {
         let position = Position(self.head.position.0 + 1);
-        self.head = Head {
-            position,
-            id: Some(record.id.clone()),
-        };
+        self.head = Head { position, id: Some(record.id.clone()) };
         self.bytes += record.size();
         self.ids
             .entry(record.id.clone())
             .and_modify(|places| places.push(position))
             .or_insert(Places::One(position));
         let event = Arc::new(Event { position, record });
-        self.events.push_back(Stored {
-            event: Arc::clone(&event),
-            accepted_at: now,
-        });
+        self.events.push_back(Stored { event: Arc::clone(&event), accepted_at: now });
         // Told under the lock, so that the tail's order is the log's.
         if let Some(tail) = &self.tail {
             tail.on_event(event);
@@ -141,9 +127,8 @@ impl Log {
 
     fn apply(&mut self, retention: &Retention, now: Duration) {
         while let Some(oldest) = self.events.front() {
-            let expired = retention
-                .age
-                .is_some_and(|age| now.saturating_sub(oldest.accepted_at) > age);
+            let expired =
+                retention.age.is_some_and(|age| now.saturating_sub(oldest.accepted_at) > age);
             if !expired && self.events.len() <= retention.events && self.bytes <= retention.bytes {
                 break;
             }

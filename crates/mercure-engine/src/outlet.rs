@@ -139,10 +139,7 @@ fn drain(socket: &mut impl Read) -> bool {
 #[must_use]
 pub fn body() -> (Outlet, BodyReader) {
     let pipe = Arc::new(Pipe::default());
-    (
-        Outlet::Body(BodyWriter(Arc::clone(&pipe))),
-        BodyReader(pipe),
-    )
+    (Outlet::Body(BodyWriter(Arc::clone(&pipe))), BodyReader(pipe))
 }
 
 /// The shard's end of [`body`].
@@ -201,11 +198,7 @@ impl BodyWriter {
                 pipe.blocked = true;
                 break;
             }
-            let rest = if at == 0 {
-                frame.slice(skip..)
-            } else {
-                Bytes::clone(frame)
-            };
+            let rest = if at == 0 { frame.slice(skip..) } else { Bytes::clone(frame) };
             taken += rest.len();
             pipe.bytes += rest.len();
             pipe.frames.push_back(rest);

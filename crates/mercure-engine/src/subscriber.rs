@@ -14,7 +14,7 @@ use crate::transport::From;
 /// Frames that may wait for a socket before their subscriber leaves live dispatch.
 const BACKLOG_FRAMES: usize = 64;
 /// Their size in bytes; one frame may exceed it.
-const BACKLOG_BYTES: usize = 64 * 1024;
+pub(crate) const BACKLOG_BYTES: usize = 64 * 1024;
 
 /// A subscriber to attach to a hub.
 #[derive(Debug)]
@@ -71,8 +71,9 @@ pub(crate) enum Phase {
     Live,
     /// Behind: it reads the log from its cursor.
     CatchingUp(From),
-    /// Behind, with a read of the transport under way.
-    Reading(From),
+    /// Behind, with a read of the transport under way that was asked for when the shard stood at
+    /// this place: an empty answer speaks of the log up to there and no further.
+    Reading(From, Position),
 }
 
 /// The life of one subscriber, without the sockets' readiness and the clock, which the shard
@@ -169,11 +170,7 @@ impl Subscriber {
                 Some(frame) => break Bytes::clone(frame),
             }
         };
-        let mut backlog = Backlog {
-            written: taken,
-            bytes: first.len(),
-            ..Backlog::default()
-        };
+        let mut backlog = Backlog { written: taken, bytes: first.len(), ..Backlog::default() };
         backlog.frames.push_back(first);
         for frame in rest {
             backlog.push(Bytes::clone(frame));

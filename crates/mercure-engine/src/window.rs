@@ -33,16 +33,8 @@ pub(crate) enum Covered {
 
 impl Window {
     pub(crate) fn new(floor: Position, max_events: usize, max_bytes: usize) -> Self {
-        let recent = Recent {
-            events: VecDeque::new(),
-            bytes: 0,
-            floor,
-        };
-        Self {
-            recent: RwLock::new(recent),
-            max_events,
-            max_bytes,
-        }
+        let recent = Recent { events: VecDeque::new(), bytes: 0, floor };
+        Self { recent: RwLock::new(recent), max_events, max_bytes }
     }
 
     /// Adds the next event of the log.
@@ -70,10 +62,7 @@ impl Window {
     /// Position of the newest event.
     pub(crate) fn head(&self) -> Position {
         let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
-        recent
-            .events
-            .back()
-            .map_or(recent.floor, |event| event.position)
+        recent.events.back().map_or(recent.floor, |event| event.position)
     }
 
     /// Appends to `out` up to `limit` events after a position and up to another.
@@ -88,13 +77,8 @@ impl Window {
         if after < recent.floor {
             return Covered::No;
         }
-        let first = recent
-            .events
-            .partition_point(|event| event.position <= after);
-        let next = recent
-            .events
-            .range(first..)
-            .take_while(|event| event.position <= through);
+        let first = recent.events.partition_point(|event| event.position <= after);
+        let next = recent.events.range(first..).take_while(|event| event.position <= through);
         out.extend(next.take(limit).map(Arc::clone));
         Covered::Yes
     }

@@ -15,17 +15,12 @@ const PAYLOAD: usize = 8 * 1024;
 async fn flood(hub: &Hub) {
     let padding = "x".repeat(PAYLOAD);
     for number in 0..FLOOD {
-        hub.publish(&update("t", &format!("{number} {padding}")))
-            .await
-            .expect("publish");
+        hub.publish(&update("t", &format!("{number} {padding}"))).await.expect("publish");
     }
 }
 
 fn number_of(data: &str) -> usize {
-    data.split(' ')
-        .next()
-        .and_then(|number| number.parse().ok())
-        .expect("a number")
+    data.split(' ').next().and_then(|number| number.parse().ok()).expect("a number")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,39 +33,25 @@ async fn a_stalled_reader_harms_nobody_and_gets_everything_later() {
             .for_each(|number| assert_eq!(number_of(&healthy.data().expect("event")), number));
     });
     flood(&hub).await;
-    reader
-        .join()
-        .expect("the healthy reader has everything, in order");
+    reader.join().expect("the healthy reader has everything, in order");
     for number in 0..FLOOD {
         assert_eq!(number_of(&stalled.data().expect("event")), number);
     }
-    hub.publish(&update("t", "live again"))
-        .await
-        .expect("publish");
+    hub.publish(&update("t", "live again")).await.expect("publish");
     assert_eq!(stalled.take(1), ["live again"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_whose_place_is_gone_is_cut_not_fed_with_a_hole() {
     let clock = Clock::system();
-    let retention = Retention {
-        events: 100,
-        ..Retention::default()
-    };
-    let options = Options {
-        window_events: 10,
-        ..options()
-    };
+    let retention = Retention { events: 100, ..Retention::default() };
+    let options = Options { window_events: 10, ..options() };
     let hub = start(memory(retention, &clock), options, clock).await;
     let mut stalled = Stream::live(&hub, &["t"]);
     flood(&hub).await;
     let mut expected = 0;
     while let Some(data) = stalled.data() {
-        assert_eq!(
-            number_of(&data),
-            expected,
-            "in order and without a hole, as far as it goes"
-        );
+        assert_eq!(number_of(&data), expected, "in order and without a hole, as far as it goes");
         expected += 1;
     }
     assert!(expected < FLOOD);
@@ -87,10 +68,7 @@ async fn a_body_is_bounded_and_catches_up() {
     flood(&hub).await;
     for number in 0..FLOOD {
         let frame = String::from_utf8(next().await.expect("frame").to_vec()).expect("UTF-8");
-        let data = frame
-            .lines()
-            .find_map(|line| line.strip_prefix("data: "))
-            .expect("data");
+        let data = frame.lines().find_map(|line| line.strip_prefix("data: ")).expect("data");
         assert_eq!(number_of(data), number);
     }
     hub.shutdown();
@@ -100,12 +78,7 @@ async fn a_body_is_bounded_and_catches_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn heartbeats_and_deadlines_follow_the_clock() {
     let clock = Clock::manual();
-    let hub = start(
-        memory(Retention::default(), &clock),
-        options(),
-        clock.clone(),
-    )
-    .await;
+    let hub = start(memory(Retention::default(), &clock), options(), clock.clone()).await;
     let mut stream = Stream::attach(&hub, &["t"], |new| {
         new.deadline = Some(Duration::from_secs(60));
     });
@@ -123,12 +96,7 @@ async fn heartbeats_and_deadlines_follow_the_clock() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_never_reads_is_closed_after_the_write_timeout() {
     let clock = Clock::manual();
-    let hub = start(
-        memory(Retention::default(), &clock),
-        options(),
-        clock.clone(),
-    )
-    .await;
+    let hub = start(memory(Retention::default(), &clock), options(), clock.clone()).await;
     let _stalled = Stream::live(&hub, &["t"]);
     flood(&hub).await;
     while hub.stats().subscribers > 0 {
@@ -141,10 +109,7 @@ async fn a_reader_that_never_reads_is_closed_after_the_write_timeout() {
 #[tokio::test(flavor = "multi_thread")]
 async fn places_are_limited_and_given_back() {
     let clock = Clock::system();
-    let options = Options {
-        max_subscribers: 1,
-        ..options()
-    };
+    let options = Options { max_subscribers: 1, ..options() };
     let hub = start(memory(Retention::default(), &clock), options, clock).await;
     let stream = Stream::live(&hub, &["t"]);
     assert_eq!(hub.admit().map(drop), Err(AttachError::Full));
@@ -157,10 +122,7 @@ async fn places_are_limited_and_given_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn old_events_expire_by_age_count_and_bytes() {
     let clock = Clock::manual();
-    let retention = Retention {
-        age: Some(Duration::from_secs(10)),
-        ..Retention::default()
-    };
+    let retention = Retention { age: Some(Duration::from_secs(10)), ..Retention::default() };
     let hub = start(memory(retention, &clock), options(), clock.clone()).await;
     hub.publish(&update("t", "old")).await.expect("publish");
     clock.advance(Duration::from_secs(11));
@@ -168,16 +130,9 @@ async fn old_events_expire_by_age_count_and_bytes() {
     assert_eq!(Stream::from(&hub, &["t"], From::Oldest).take(1), ["new"]);
 
     let clock = Clock::system();
-    let retention = Retention {
-        bytes: 10 * PAYLOAD,
-        ..Retention::default()
-    };
+    let retention = Retention { bytes: 10 * PAYLOAD, ..Retention::default() };
     let hub: Arc<Hub> = start(memory(retention, &clock), options(), clock).await;
     flood(&hub).await;
-    let first = number_of(
-        &Stream::from(&hub, &["t"], From::Oldest)
-            .data()
-            .expect("event"),
-    );
+    let first = number_of(&Stream::from(&hub, &["t"], From::Oldest).data().expect("event"));
     assert!((FLOOD - 10..FLOOD).contains(&first), "{first}");
 }

@@ -12,10 +12,7 @@ use support::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_memory_transport_conforms() {
-    let retention = Retention {
-        events: 20,
-        ..Retention::default()
-    };
+    let retention = Retention { events: 20, ..Retention::default() };
     let bare = memory(retention.clone(), &Clock::system());
     conformance(bare).await.expect("bare");
     let (faulty, faults) = Faulty::new(memory(retention, &Clock::system()));
@@ -29,17 +26,9 @@ async fn an_event_reaches_its_listeners_once_and_nobody_else() {
     let mut exact = Stream::live(&hub, &["https://x/1", "https://x/{id}", "*"]);
     let mut template = Stream::live(&hub, &["https://x/{id}"]);
     let mut other = Stream::live(&hub, &["https://y/1"]);
-    hub.publish(&update("https://x/1", "one"))
-        .await
-        .expect("publish");
-    hub.publish(&update("https://y/1", "two"))
-        .await
-        .expect("publish");
-    assert_eq!(
-        exact.take(2),
-        ["one", "two"],
-        "three matchers, one delivery; and the wildcard"
-    );
+    hub.publish(&update("https://x/1", "one")).await.expect("publish");
+    hub.publish(&update("https://y/1", "two")).await.expect("publish");
+    assert_eq!(exact.take(2), ["one", "two"], "three matchers, one delivery; and the wildcard");
     assert_eq!(template.take(1), ["one"]);
     assert_eq!(other.take(1), ["two"]);
     hub.shutdown();
@@ -53,19 +42,10 @@ async fn private_events_reach_only_readers_with_a_grant() {
     let mut wrong = Stream::attach(&hub, &["*"], |new| new.grants = may_read(&["b"]));
     let mut granted = Stream::attach(&hub, &["*"], |new| new.grants = may_read(&["a"]));
     let private = |topics: Vec<&str>, data: &str| {
-        build(&Publication {
-            topics,
-            data,
-            private: true,
-            ..Publication::default()
-        })
+        build(&Publication { topics, data, private: true, ..Publication::default() })
     };
-    hub.publish(&private(vec!["a"], "1"))
-        .await
-        .expect("publish");
-    hub.publish(&private(vec!["c", "b"], "2"))
-        .await
-        .expect("publish");
+    hub.publish(&private(vec!["a"], "1")).await.expect("publish");
+    hub.publish(&private(vec!["c", "b"], "2")).await.expect("publish");
     hub.publish(&update("d", "3")).await.expect("publish");
     assert_eq!(anonymous.take(1), ["3"]);
     assert_eq!(wrong.take(2), ["2", "3"]);
@@ -108,10 +88,7 @@ async fn handover_from_replay_to_live_loses_and_repeats_nothing() {
     let (transport, faults) = Faulty::new(memory(Retention::default(), &clock));
     faults.delay.store(2, Ordering::SeqCst);
     faults.short_reads.store(7, Ordering::SeqCst);
-    let options = Options {
-        window_events: 8,
-        ..options()
-    };
+    let options = Options { window_events: 8, ..options() };
     let hub = start(Arc::new(transport), options, clock).await;
 
     let publisher = {
@@ -144,12 +121,7 @@ async fn handover_from_replay_to_live_loses_and_repeats_nothing() {
 
 fn numbered(number: usize) -> mercure_protocol::Update {
     let (data, id) = (number.to_string(), format!("id-{number}"));
-    build(&Publication {
-        topics: vec!["t"],
-        data: &data,
-        id: Some(&id),
-        ..Publication::default()
-    })
+    build(&Publication { topics: vec!["t"], data: &data, id: Some(&id), ..Publication::default() })
 }
 
 /// Waits until the event before `first` was published, resumes after it, and expects the rest.
@@ -164,10 +136,7 @@ fn follow_from_some_id(hub: &Hub, runtime: &tokio::runtime::Handle, first: usize
     };
     let mut stream = Stream::from(hub, &["t"], resume.from);
     for expected in first + 1..events {
-        assert_eq!(
-            stream.data().as_deref(),
-            Some(expected.to_string().as_str())
-        );
+        assert_eq!(stream.data().as_deref(), Some(expected.to_string().as_str()));
     }
 }
 
@@ -175,28 +144,17 @@ fn follow_from_some_id(hub: &Hub, runtime: &tokio::runtime::Handle, first: usize
 async fn a_failing_transport_delays_but_loses_nothing() {
     let clock = Clock::system();
     let (transport, faults) = Faulty::new(memory(Retention::default(), &clock));
-    let options = Options {
-        window_events: 1,
-        ..options()
-    };
+    let options = Options { window_events: 1, ..options() };
     let hub = start(Arc::new(transport), options, clock).await;
     for number in 0..20 {
-        hub.publish(&update("t", &number.to_string()))
-            .await
-            .expect("publish");
+        hub.publish(&update("t", &number.to_string())).await.expect("publish");
     }
     faults.fail_reads.store(3, Ordering::SeqCst);
     let mut stream = Stream::from(&hub, &["t"], From::Oldest);
-    assert_eq!(
-        stream.take(20),
-        (0..20).map(|n| n.to_string()).collect::<Vec<_>>()
-    );
+    assert_eq!(stream.take(20), (0..20).map(|n| n.to_string()).collect::<Vec<_>>());
 
     faults.refuse_appends.store(true, Ordering::SeqCst);
-    assert!(
-        hub.publish(&update("t", "x")).await.is_err(),
-        "refused, not falsely acknowledged"
-    );
+    assert!(hub.publish(&update("t", "x")).await.is_err(), "refused, not falsely acknowledged");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,10 +165,7 @@ async fn polling_reads_the_same_log() {
     }
     hub.publish(&update("other", "x")).await.expect("publish");
     let matchers = [selector("t")];
-    let interest = mercure_engine::Interest {
-        matchers: &matchers,
-        grants: None,
-    };
+    let interest = mercure_engine::Interest { matchers: &matchers, grants: None };
     let last = LastEventId::parse("id-0").expect("id");
     let resume = hub.resume(&last).await.expect("resume");
     let frames = hub.poll(&interest, resume.from).await.expect("poll");
@@ -221,4 +176,45 @@ async fn polling_reads_the_same_log() {
         format!("id: id-1\ndata: 1\n\nid: id-2\ndata: 2\n\nid: {head}\n\n"),
         "the cursor moves past what is not for this reader"
     );
+}
+
+/// The log was empty when it was read, and is not any more when the answer arrives.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_answer_does_not_skip_what_happened_meanwhile() {
+    let clock = Clock::system();
+    let (transport, faults) = Faulty::new(memory(Retention::default(), &clock));
+    let hub = start(Arc::new(transport), Options { shards: 1, ..options() }, clock).await;
+    let mut live = Stream::live(&hub, &["t"]);
+    faults.hold_answers.store(true, Ordering::SeqCst);
+    let mut resuming = Stream::from(&hub, &["t"], From::Oldest);
+    hub.publish(&update("t", "1")).await.expect("publish");
+    assert_eq!(live.take(1), ["1"], "the shard has moved on");
+    faults.hold_answers.store(false, Ordering::SeqCst);
+    assert_eq!(resuming.take(1), ["1"]);
+    hub.publish(&update("t", "2")).await.expect("publish");
+    assert_eq!(resuming.take(1), ["2"]);
+}
+
+/// More readers than may read at once, and many of those who wait leave.
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_leave_do_not_strand_those_behind_them() {
+    let clock = Clock::system();
+    let (transport, faults) = Faulty::new(memory(Retention::default(), &clock));
+    let options = Options { shards: 1, window_events: 1, heartbeat: None, ..options() };
+    let hub = start(Arc::new(transport), options, clock).await;
+    for number in 0..3 {
+        hub.publish(&numbered(number)).await.expect("publish");
+    }
+    faults.hold_answers.store(true, Ordering::SeqCst);
+    let attach = |count| -> Vec<_> {
+        (0..count).map(|_| Stream::from(&hub, &["t"], From::Oldest)).collect()
+    };
+    let first = attach(64);
+    drop(attach(70));
+    let mut living = attach(10);
+    drop(first);
+    faults.hold_answers.store(false, Ordering::SeqCst);
+    for stream in &mut living {
+        assert_eq!(stream.take(3), ["0", "1", "2"]);
+    }
 }

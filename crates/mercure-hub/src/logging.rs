@@ -15,9 +15,5 @@ pub fn init(json: bool, level: &str) {
         .log_internal_errors(false)
         .with_writer(std::io::stderr);
     // A second subscriber in one process (tests) is not an error worth ending for.
-    let _ = if json {
-        builder.json().try_init()
-    } else {
-        builder.with_target(false).try_init()
-    };
+    let _ = if json { builder.json().try_init() } else { builder.with_target(false).try_init() };
 }

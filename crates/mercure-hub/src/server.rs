@@ -40,9 +40,9 @@ impl Listeners {
     #[must_use]
     pub fn addresses(&self) -> Vec<String> {
         let name = |bound: &Bound| match bound {
-            Bound::Tcp(listener) => listener
-                .local_addr()
-                .map_or_else(|_| "?".to_owned(), |address| address.to_string()),
+            Bound::Tcp(listener) => {
+                listener.local_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string())
+            }
             Bound::Unix(_, file) => format!("unix:{}", file.path().display()),
         };
         self.0.iter().map(name).collect()
@@ -85,7 +85,7 @@ pub async fn serve(
     let mut accepting = JoinSet::new();
     for bound in listeners.0 {
         let (site, router, stopping) = (Arc::clone(&site), router.clone(), stopping.clone());
-        accepting.spawn(accept_all(bound, stopping.clone(), move |connection| {
+        accepting.spawn(accept_all(bound, Watch::No, stopping.clone(), move |connection| {
             let (site, router, stopping) = (Arc::clone(&site), router.clone(), stopping.clone());
             async move { site.serve(connection, router, stopping).await }
         }));
@@ -100,11 +100,21 @@ pub async fn serve(
 /// How often a listener makes sure that clients can still find it.
 const CHECK: Duration = Duration::from_secs(2);
 
-/// Accepts connections until told to stop, or until the listener's file is gone: nobody can reach
-/// it then, and whoever needs a hub makes another one. The listener is closed; the connections that
+/// What to do when the file of a Unix socket disappears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Watch {
+    /// Go on: an operator removed it, and connections may still be open.
+    No,
+    /// Stop accepting.
+    Yes,
+}
+
+/// Accepts connections until told to stop or, if watched, until the listener's file is gone: nobody
+/// can reach it then, and whoever needs a hub makes another one. The listener is closed; the connections that
 /// are still open are returned.
 pub(crate) async fn accept_all<F>(
     bound: Bound,
+    watch: Watch,
     mut stopping: watch::Receiver<bool>,
     mut serve: impl FnMut(Connection) -> F,
 ) -> JoinSet<()>
@@ -116,7 +126,7 @@ where
     loop {
         tokio::select! {
             () = stopped(&mut stopping) => return connections,
-            _ = check.tick() => if !bound.is_in_place() {
+            _ = check.tick(), if watch == Watch::Yes => if !bound.is_in_place() {
                 tracing::error!("the file of a socket is gone");
                 return connections;
             },
@@ -152,10 +162,9 @@ pub(crate) async fn stop_accepting(mut accepting: JoinSet<JoinSet<()>>) -> Vec<J
 
 /// Ends the streams first (they never end by themselves), then waits for the rest.
 pub(crate) async fn finish(hub: &Arc<Hub>, connections: Vec<JoinSet<()>>) -> anyhow::Result<()> {
+    hub.refuse_updates().await;
     let hub = Arc::clone(hub);
-    tokio::task::spawn_blocking(move || hub.shutdown())
-        .await
-        .context("ending the streams")?;
+    tokio::task::spawn_blocking(move || hub.shutdown()).await.context("ending the streams")?;
     let all = async {
         for mut set in connections {
             while set.join_next().await.is_some() {}
@@ -178,9 +187,7 @@ async fn service(config: &Config) -> anyhow::Result<Service> {
         ..Options::new(config.hub_url.clone()).within(&config.retention)
     };
     Ok(Service {
-        hub: Hub::start(transport, options, clock)
-            .await
-            .context("starting the hub")?,
+        hub: Hub::start(transport, options, clock).await.context("starting the hub")?,
         limits: config.limits.clone(),
         max_request_body: config.max_request_body,
         retry: config.retry,

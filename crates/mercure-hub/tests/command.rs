@@ -32,15 +32,9 @@ fn fails(arguments: &[&str], status: i32, words: &[&str]) {
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(status), "{arguments:?}: {text}");
     for word in words {
-        assert!(
-            text.contains(word),
-            "{arguments:?} should say {word:?}: {text}"
-        );
+        assert!(text.contains(word), "{arguments:?} should say {word:?}: {text}");
     }
-    assert!(
-        !text.contains("pw") && !text.contains("very-secret"),
-        "no secret: {text}"
-    );
+    assert!(!text.contains("pw") && !text.contains("very-secret"), "no secret: {text}");
 }
 
 #[test]
@@ -50,17 +44,9 @@ fn a_wrong_flag_is_named_with_what_is_expected() {
         ("--heartbeat", "soon", "must be a duration, as in 250ms"),
         ("--max-request-body", "0B", "must be a size above 0"),
         ("--protocol", "2.0", "must be one of both, 1.0, 0.x"),
-        (
-            "--transport",
-            "redis://u:pw@h",
-            "unknown transport \"redis\"",
-        ),
+        ("--transport", "redis://u:pw@h", "unknown transport \"redis\""),
         ("--cors-origins", "example.com", "needs an origin"),
-        (
-            "--public-url",
-            "https://example.com/path",
-            "needs an origin",
-        ),
+        ("--public-url", "https://example.com/path", "needs an origin"),
     ];
     for (flag, value, expected) in cases {
         let words = format!("{flag}: {expected}");
@@ -70,15 +56,7 @@ fn a_wrong_flag_is_named_with_what_is_expected() {
 
 #[test]
 fn a_missing_key_is_explained() {
-    fails(
-        &[],
-        2,
-        &[
-            "no key is configured",
-            "openssl rand -hex 32",
-            "MERCURE_PUBLISHER_JWT_KEY",
-        ],
-    );
+    fails(&[], 2, &["no key is configured", "openssl rand -hex 32", "MERCURE_PUBLISHER_JWT_KEY"]);
 }
 
 #[test]
@@ -88,23 +66,28 @@ fn an_address_that_cannot_be_had_is_named() {
     let listen = |address: &str, words: &[&str]| {
         fails(&["--publisher-jwt-key=k", "--listen", address], 1, words);
     };
-    listen(
-        &taken,
-        &[
-            "cannot listen on",
-            &taken,
-            "another program listens there",
-            "--listen",
-        ],
-    );
-    listen(
-        "unix:/nowhere/hub.sock",
-        &["cannot listen on", "directory does not exist"],
-    );
-    listen(
-        "192.0.2.1:5500",
-        &["cannot listen on", "this machine has no such address"],
-    );
+    listen(&taken, &["cannot listen on", &taken, "another program listens there", "--listen"]);
+    listen("unix:/nowhere/hub.sock", &["cannot listen on", "directory does not exist"]);
+    listen("192.0.2.1:5500", &["cannot listen on", "this machine has no such address"]);
+}
+
+#[test]
+fn only_a_stale_socket_is_in_the_way() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("precious.txt");
+    std::fs::write(&path, "keep").expect("write");
+    let listen = format!("unix:{}", path.display());
+    fails(&["--publisher-jwt-key=k", "--listen", &listen], 1, &["cannot listen on"]);
+    assert_eq!(std::fs::read_to_string(&path).expect("still there"), "keep");
+}
+
+#[test]
+fn a_key_is_taken_as_it_is() {
+    let (_served, url) = Served::start(&["--publisher-jwt-key=a, b  c"]);
+    let token = stdout(&run(&["token", "--publish", "*", "--key", "a, b  c"]));
+    let published = run(&["publish", "--hub", &url, "--jwt", &token, "-t", "a"]);
+    assert!(stdout(&published).starts_with("urn:uuid:"), "{}", stderr(&published));
+    fails(&["--publisher-jwt-key=a", "--publisher-jwt-key=b"], 2, &["given more than once"]);
 }
 
 #[test]
@@ -116,54 +99,29 @@ fn a_wrong_file_is_reported_whole() {
         path.display().to_string()
     };
     let typo = file("typo.toml", "hartbeat = \"3s\"\npublisher_jwt_key = \"k\"");
-    fails(
-        &["--config", &typo],
-        2,
-        &["hartbeat: unknown setting; did you mean heartbeat?"],
-    );
+    fails(&["--config", &typo], 2, &["hartbeat: unknown setting; did you mean heartbeat?"]);
     let broken = file("broken.toml", "publisher_jwt_key = \"very-secret\nx");
     fails(&["--config", &broken], 2, &["not valid TOML, line"]);
-    let several = file(
-        "several.toml",
-        "heartbeat = 3\nanonymous = \"maybe\"\nlisten = [\"x\"]",
-    );
-    fails(
-        &["--config", &several],
-        2,
-        &["heartbeat: ", "anonymous: ", "listen: ", "no key"],
-    );
-    fails(
-        &["--config", "/nowhere.toml"],
-        2,
-        &["cannot read --config /nowhere.toml"],
-    );
+    let several = file("several.toml", "heartbeat = 3\nanonymous = \"maybe\"\nlisten = [\"x\"]");
+    fails(&["--config", &several], 2, &["heartbeat: ", "anonymous: ", "listen: ", "no key"]);
+    fails(&["--config", "/nowhere.toml"], 2, &["cannot read --config /nowhere.toml"]);
 }
 
 #[test]
 fn the_environment_is_read_and_its_typos_are_errors() {
     let mut check = command(&["check-config"]);
-    check.env("MERCURE_PUBLISHER_JWT_KEY", "k").env(
-        "MERCURE_CORS_ORIGINS",
-        "https://a.example, https://b.example",
-    );
     check
-        .env("MERCURE_HUB_URL", "http://for.the.extension")
-        .env("UNRELATED", "x");
+        .env("MERCURE_PUBLISHER_JWT_KEY", "k")
+        .env("MERCURE_CORS_ORIGINS", "https://a.example, https://b.example");
+    check.env("MERCURE_HUB_URL", "http://for.the.extension").env("UNRELATED", "x");
     let output = check.output().expect("runs");
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(stdout(&output).contains("https://a.example https://b.example"));
     let output = check.env("MERCURE_HARTBEAT", "1s").output().expect("runs");
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("did you mean MERCURE_HEARTBEAT?"));
-    let output = check
-        .env_remove("MERCURE_HARTBEAT")
-        .arg("--protocol=1.0")
-        .output()
-        .expect("runs");
-    assert!(
-        stdout(&output).contains("V1"),
-        "flags go before the environment"
-    );
+    let output = check.env_remove("MERCURE_HARTBEAT").arg("--protocol=1.0").output().expect("runs");
+    assert!(stdout(&output).contains("V1"), "flags go before the environment");
 }
 
 struct Served(Child);
@@ -171,34 +129,17 @@ struct Served(Child);
 impl Served {
     fn start(arguments: &[&str]) -> (Self, String) {
         let mut serve = command(&["serve", "--listen", "127.0.0.1:0", "--log-format", "json"]);
-        let mut child = serve
-            .args(arguments)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("starts");
+        let mut child = serve.args(arguments).stderr(Stdio::piped()).spawn().expect("starts");
         let mut line = String::new();
-        BufReader::new(child.stderr.take().expect("piped"))
-            .read_line(&mut line)
-            .expect("a line");
-        let address = line
-            .split("\"address\":\"")
-            .nth(1)
-            .and_then(|rest| rest.split('"').next());
-        let address = address
-            .unwrap_or_else(|| panic!("an address in {line}"))
-            .to_owned();
+        BufReader::new(child.stderr.take().expect("piped")).read_line(&mut line).expect("a line");
+        let address = line.split("\"address\":\"").nth(1).and_then(|rest| rest.split('"').next());
+        let address = address.unwrap_or_else(|| panic!("an address in {line}")).to_owned();
         (Self(child), format!("http://{address}{PATH}"))
     }
 
     fn terminate(&mut self) {
         let pid = self.0.id().to_string();
-        assert!(
-            Command::new("kill")
-                .arg(&pid)
-                .status()
-                .expect("kill")
-                .success()
-        );
+        assert!(Command::new("kill").arg(&pid).status().expect("kill").success());
     }
 }
 
@@ -227,22 +168,9 @@ fn tokens_publishing_and_subscribing_from_the_command_line() {
             .output()
             .expect("runs"),
     );
-    let published = run(&[
-        "publish",
-        "--hub",
-        &url,
-        "--jwt",
-        &token,
-        "--private",
-        "-t",
-        "a",
-        "hello",
-    ]);
-    assert!(
-        stdout(&published).starts_with("urn:uuid:"),
-        "{}",
-        stderr(&published)
-    );
+    let published =
+        run(&["publish", "--hub", &url, "--jwt", &token, "--private", "-t", "a", "hello"]);
+    assert!(stdout(&published).starts_with("urn:uuid:"), "{}", stderr(&published));
     while !line.contains("data: hello") {
         line.clear();
         assert_ne!(stream.read_line(&mut line).expect("the stream goes on"), 0);
@@ -252,10 +180,7 @@ fn tokens_publishing_and_subscribing_from_the_command_line() {
     let mut rest = String::new();
     stream.read_to_string(&mut rest).expect("a clean end");
     assert!(subscriber.wait().expect("ends").success());
-    assert!(
-        served.0.wait().expect("ends").success(),
-        "SIGTERM is an ordinary end"
-    );
+    assert!(served.0.wait().expect("ends").success(), "SIGTERM is an ordinary end");
 }
 
 #[test]
@@ -265,21 +190,10 @@ fn a_client_is_told_why() {
     let refused = run(&["publish", "--hub", &url, "-t", "a"]);
     assert!(!refused.status.success());
     assert!(stderr(&refused).contains("401"), "{}", stderr(&refused));
-    assert!(
-        stderr(&refused).contains("mercure-hub token"),
-        "{}",
-        stderr(&refused)
-    );
-    let closed = TcpListener::bind("127.0.0.1:0")
-        .expect("bind")
-        .local_addr()
-        .expect("address");
+    assert!(stderr(&refused).contains("mercure-hub token"), "{}", stderr(&refused));
+    let closed = TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address");
     let unreachable = run(&["publish", "--hub", &format!("http://{closed}/"), "-t", "a"]);
-    assert!(
-        stderr(&unreachable).contains("is it running?"),
-        "{}",
-        stderr(&unreachable)
-    );
+    assert!(stderr(&unreachable).contains("is it running?"), "{}", stderr(&unreachable));
     let usage = run(&["token"]);
     assert_eq!(usage.status.code(), Some(2));
     let half = run(&["token", "--publish", "a", "--issuer", "x", "--key", "k"]);
@@ -289,17 +203,8 @@ fn a_client_is_told_why() {
 #[test]
 fn help_names_every_setting() {
     let help = stdout(&run(&["serve", "--help"]));
-    for word in [
-        "--listen",
-        "MERCURE_LISTEN",
-        "127.0.0.1:5500",
-        "--history-bytes",
-        "256MiB",
-    ] {
+    for word in ["--listen", "MERCURE_LISTEN", "127.0.0.1:5500", "--history-bytes", "256MiB"] {
         assert!(help.contains(word), "{word}");
     }
-    assert!(
-        !stdout(&run(&["--help"])).contains("companion"),
-        "internal, so hidden"
-    );
+    assert!(!stdout(&run(&["--help"])).contains("companion"), "internal, so hidden");
 }

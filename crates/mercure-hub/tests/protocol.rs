@@ -14,18 +14,9 @@ fn an_update_reaches_subscribers_of_both_generations() {
     let id = hub.publish("topic=https://example.com/books/1&data=a%0Ab&type=k&retry=7");
     assert!(id.starts_with("urn:uuid:"), "{id}");
     for client in [&mut old, &mut new, &mut exact] {
-        let expected = [
-            ("event", "k"),
-            ("retry", "7"),
-            ("id", &id),
-            ("data", "a"),
-            ("data", "b"),
-        ];
+        let expected = [("event", "k"), ("retry", "7"), ("id", &id), ("data", "a"), ("data", "b")];
         let event = client.event().expect("an event");
-        let event: Vec<_> = event
-            .iter()
-            .map(|(n, v)| (n.as_str(), v.as_str()))
-            .collect();
+        let event: Vec<_> = event.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
         assert_eq!(event, expected);
     }
 }
@@ -36,10 +27,7 @@ fn a_stream_has_the_headers_that_proxies_need() {
     let (response, _client) = hub.get("topic=a", &[]);
     assert_eq!(response.header("content-type"), Some("text/event-stream"));
     assert_eq!(response.header("x-accel-buffering"), Some("no"));
-    assert_eq!(
-        response.header("cache-control"),
-        Some("no-store, private, no-transform")
-    );
+    assert_eq!(response.header("cache-control"), Some("no-store, private, no-transform"));
     assert_eq!(response.header("last-event-id"), None, "nobody asked");
 }
 
@@ -50,23 +38,11 @@ fn a_keep_alive_connection_may_publish_and_then_subscribe() {
     let mut client = hub.connect();
     client.write(&post("topic=a&data=1&id=first", &[&bearer(&token)]));
     let response = client.head();
-    assert_eq!(
-        (response.status, client.body(&response)),
-        (200, "first".to_owned())
-    );
-    assert_eq!(
-        response.header("content-type"),
-        Some("text/plain; charset=utf-8")
-    );
-    client.write(&format!(
-        "GET {PATH}?topic=a&last_event_id=earliest HTTP/1.1\r\nHost: x\r\n\r\n"
-    ));
+    assert_eq!((response.status, client.body(&response)), (200, "first".to_owned()));
+    assert_eq!(response.header("content-type"), Some("text/plain; charset=utf-8"));
+    client.write(&format!("GET {PATH}?topic=a&last_event_id=earliest HTTP/1.1\r\nHost: x\r\n\r\n"));
     let response = client.head();
-    assert_eq!(
-        response.header("transfer-encoding"),
-        Some("chunked"),
-        "the library's body"
-    );
+    assert_eq!(response.header("transfer-encoding"), Some("chunked"), "the library's body");
     assert_eq!(client.data().as_deref(), Some("1"));
 }
 
@@ -77,21 +53,21 @@ fn private_updates_by_header_cookie_and_parameter() {
     let new = v1(SUBSCRIBER_KEY, "subscribe", "a", &json!({}));
     let mut granted = vec![
         hub.subscribe(&format!("topic=*&authorization={old}"), &[]),
-        hub.subscribe(
-            "topic=*",
-            &[&format!("Cookie: x=y; mercureAuthorization={old}")],
-        ),
+        hub.subscribe("topic=*", &[&format!("Cookie: x=y; mercureAuthorization={old}")]),
     ];
+    let both = json!({"mercure": {"subscribe": ["a"]}});
+    let both = v1(SUBSCRIBER_KEY, "subscribe", "a", &both);
+    granted.push(hub.subscribe(&format!("topic=*&authorization={both}"), &[]));
+    let in_url = hub.get(&format!("topic=*&authorization={new}"), &[]).0;
+    assert_eq!(in_url.status, 401, "1.0 knows no tokens in URLs");
     for token in [&old, &new] {
         granted.push(hub.subscribe("topic=*", &[&bearer(token)]));
         let cookie = format!("Cookie: __Secure-mercure_access_token={token}");
         granted.push(hub.subscribe("topic=*", &[&cookie]));
     }
     let other = v0(SUBSCRIBER_KEY, &json!({"subscribe": ["b"]}));
-    let mut strangers = [
-        hub.subscribe("topic=*", &[]),
-        hub.subscribe("topic=*", &[&bearer(&other)]),
-    ];
+    let mut strangers =
+        [hub.subscribe("topic=*", &[]), hub.subscribe("topic=*", &[&bearer(&other)])];
     hub.publish("topic=a&data=secret&private=on");
     hub.publish("topic=x&topic=a&data=alternate&private");
     hub.publish("topic=a&data=public");
@@ -116,23 +92,14 @@ fn resuming_in_every_spelling() {
         ("topic=a&lastEventID=id-1", &[], "id-1", "2"),
         ("match=a&last_event_id=id-1", &[], "id-1", "2"),
         ("topic=a&Last-Event-ID=id-1", &[], "id-1", "2"),
-        (
-            "topic=a&lastEventID=id-1",
-            &["Last-Event-ID: id-2"],
-            "id-2",
-            "3",
-        ),
+        ("topic=a&lastEventID=id-1", &["Last-Event-ID: id-2"], "id-2", "3"),
         ("topic=a&lastEventID=earliest", &[], "earliest", "1"),
         ("topic=a&lastEventID=gone", &[], "earliest", "1"),
     ];
     for (query, headers, preceding, first) in cases {
         let (response, mut client) = hub.get(query, headers);
         assert_eq!(response.header("last-event-id"), Some(preceding), "{query}");
-        assert_eq!(
-            response.header("mercure-last-event-id"),
-            Some(preceding),
-            "{query}"
-        );
+        assert_eq!(response.header("mercure-last-event-id"), Some(preceding), "{query}");
         assert_eq!(client.data().as_deref(), Some(first), "{query}");
     }
 }
@@ -158,11 +125,7 @@ fn one_generation_alone() {
     let mut unauthorized = hub.subscribe(&format!("match=a&authorization={parameter}"), &[]);
     hub.post("topic=a&private&data=secret", &[&bearer(&new)]);
     hub.post("topic=a&data=public", &[&bearer(&new)]);
-    assert_eq!(
-        unauthorized.data().as_deref(),
-        Some("public"),
-        "no token in the URL"
-    );
+    assert_eq!(unauthorized.data().as_deref(), Some("public"), "no token in the URL");
 
     let hub = TestHub::with("protocol = \"0.x\"");
     assert_eq!(hub.post("topic=a", &[&bearer(&new)]).0, 401, "a 1.0 token");
@@ -172,15 +135,8 @@ fn one_generation_alone() {
 #[test]
 fn a_token_ends_its_stream_in_time() {
     let hub = TestHub::start();
-    let now = std::process::Command::new("date")
-        .arg("+%s")
-        .output()
-        .expect("date")
-        .stdout;
-    let now: u64 = String::from_utf8_lossy(&now)
-        .trim()
-        .parse()
-        .expect("seconds");
+    let now = std::process::Command::new("date").arg("+%s").output().expect("date").stdout;
+    let now: u64 = String::from_utf8_lossy(&now).trim().parse().expect("seconds");
     let claims = json!({"mercure": {"subscribe": ["*"]}, "exp": now + 2});
     let token = sign(SUBSCRIBER_KEY, "JWT", &claims);
     let mut client = hub.subscribe("topic=a", &[&bearer(&token)]);
@@ -195,6 +151,29 @@ fn stopping_ends_streams_cleanly() {
     hub.stop();
     assert_eq!(client.data().as_deref(), Some("last"));
     assert_eq!(client.data(), None, "the end of the body, not a reset");
+}
+
+/// An acknowledged event is delivered, or it is not acknowledged: also at the very end.
+#[test]
+fn an_update_that_arrives_while_stopping_is_not_acknowledged() {
+    let mut hub = TestHub::start();
+    let mut subscriber = hub.subscribe("topic=a", &[]);
+    let token = v0(PUBLISHER_KEY, &json!({"publish": ["*"]}));
+    let request = post("topic=a&data=late", &[&bearer(&token)]);
+    let (head, body) = request.split_at(request.len() - 4);
+    let mut publisher = hub.connect();
+    let _idle = hub.connect();
+    publisher.write(head);
+    let stopping = std::thread::spawn(move || {
+        let clock = mercure_engine::Clock::system();
+        hub.stop();
+        clock.now()
+    });
+    assert_eq!(subscriber.data(), None, "the streams have ended");
+    publisher.write(body);
+    assert_eq!(publisher.head().status, 503);
+    let took = stopping.join().expect("stops");
+    assert!(took.as_secs() < 9, "an idle connection does not hold it up: {took:?}");
 }
 
 #[test]
@@ -222,10 +201,7 @@ fn many_publishers_and_subscribers_agree_on_one_order() {
         .iter_mut()
         .map(|client| (0..200).map(|_| client.data().expect("an event")).collect())
         .collect();
-    assert!(
-        orders.iter().all(|order| *order == orders[0]),
-        "the log's order, for everybody"
-    );
+    assert!(orders.iter().all(|order| *order == orders[0]), "the log's order, for everybody");
     let mut sorted = orders[0].clone();
     sorted.sort();
     sorted.dedup();

@@ -9,10 +9,7 @@ use support::*;
 #[test]
 fn publish_refusals() {
     let hub = TestHub::with("max_request_body = \"64KiB\"");
-    let good = bearer(&v0(
-        PUBLISHER_KEY,
-        &json!({"publish": ["a", "https://x/{id}"]}),
-    ));
+    let good = bearer(&v0(PUBLISHER_KEY, &json!({"publish": ["a", "https://x/{id}"]})));
     let long = format!("topic={}", "a".repeat(5000));
     let oversize = format!("topic=a&data={}", "x".repeat(70_000));
     let cases: [(&str, u16, &str); 17] = [
@@ -29,18 +26,10 @@ fn publish_refusals() {
         ("topic=a&id=%23x", 400, "id: must not start"),
         ("topic=a&id=a%0Adata:%20x", 400, "id: contains U+000A"),
         ("topic=a&type=mercure", 400, "type: \"mercure\" is reserved"),
-        (
-            "topic=a&retry=soon",
-            400,
-            "retry: must consist of ASCII digits",
-        ),
+        ("topic=a&retry=soon", 400, "retry: must consist of ASCII digits"),
         ("topic=a&data=%FF", 400, "UTF-8"),
         (&long, 413, "topic: over the limit of 4096"),
-        (
-            &oversize,
-            413,
-            "request body: over the limit of 65536 bytes",
-        ),
+        (&oversize, 413, "request body: over the limit of 65536 bytes"),
     ];
     for (body, status, text) in cases {
         let (found, answer, _) = hub.post(body, &[&good]);
@@ -61,11 +50,7 @@ fn token_refusals() {
     let forged = v0("another-key", &json!({"publish": ["*"]}));
     let unsigned = "eyJhbGciOiJub25lIn0.eyJtZXJjdXJlIjp7InB1Ymxpc2giOlsiKiJdfX0.";
     let expired = sign(PUBLISHER_KEY, "JWT", &with(&claims, "exp", json!(1)));
-    let early = sign(
-        PUBLISHER_KEY,
-        "JWT",
-        &with(&claims, "nbf", json!(4_000_000_000_u64)),
-    );
+    let early = sign(PUBLISHER_KEY, "JWT", &with(&claims, "nbf", json!(4_000_000_000_u64)));
     let role = v0(SUBSCRIBER_KEY, &json!({"publish": ["*"]}));
     let v1_with = |changes: Value| v1(PUBLISHER_KEY, "publish", "*", &changes);
     let invalid = [
@@ -76,34 +61,15 @@ fn token_refusals() {
         ("not yet valid", early),
         ("the subscribers' key", role),
         ("1.0, no exp", v1_with(json!({"exp": null}))),
-        (
-            "1.0, another issuer",
-            v1_with(json!({"iss": "https://other.example"})),
-        ),
-        (
-            "1.0, another audience",
-            v1_with(json!({"aud": "https://other.example"})),
-        ),
-        (
-            "1.0, a bad detail",
-            v1_with(json!({"authorization_details": [1]})),
-        ),
-        (
-            "1.0 with the claim of 0.x only",
-            sign(PUBLISHER_KEY, "at+jwt", &claims),
-        ),
+        ("1.0, another issuer", v1_with(json!({"iss": "https://other.example"}))),
+        ("1.0, another audience", v1_with(json!({"aud": "https://other.example"}))),
+        ("1.0, a bad detail", v1_with(json!({"authorization_details": [1]}))),
+        ("1.0 with the claim of 0.x only", sign(PUBLISHER_KEY, "at+jwt", &claims)),
     ];
     for (name, token) in invalid {
         let (status, body, response) = hub.post("topic=a", &[&bearer(&token)]);
-        assert_eq!(
-            (status, body.as_str()),
-            (401, "the access token is not valid"),
-            "{name}"
-        );
-        assert_eq!(
-            response.header("www-authenticate"),
-            Some("Bearer error=\"invalid_token\"")
-        );
+        assert_eq!((status, body.as_str()), (401, "the access token is not valid"), "{name}");
+        assert_eq!(response.header("www-authenticate"), Some("Bearer error=\"invalid_token\""));
     }
     let forged = v0("another-key", &json!({"subscribe": ["*"]}));
     let (response, _) = hub.get("topic=a", &[&bearer(&forged)]);
@@ -112,23 +78,14 @@ fn token_refusals() {
     assert_eq!(hub.post("topic=a", &[&bearer(&good)]).0, 200);
 
     let (status, _, response) = hub.post("topic=a", &[]);
-    assert_eq!(
-        (status, response.header("www-authenticate")),
-        (401, Some("Bearer"))
-    );
+    assert_eq!((status, response.header("www-authenticate")), (401, Some("Bearer")));
     let (status, _, response) = hub.post("topic=a", &["Authorization: Bearer"]);
     let challenge = Some("Bearer error=\"invalid_request\"");
-    assert_eq!(
-        (status, response.header("www-authenticate")),
-        (400, challenge)
-    );
+    assert_eq!((status, response.header("www-authenticate")), (400, challenge));
     let nothing = v0(PUBLISHER_KEY, &json!({}));
     let (status, _, response) = hub.post("topic=a", &[&bearer(&nothing)]);
     let challenge = Some("Bearer error=\"insufficient_scope\"");
-    assert_eq!(
-        (status, response.header("www-authenticate")),
-        (403, challenge)
-    );
+    assert_eq!((status, response.header("www-authenticate")), (403, challenge));
 }
 
 fn with(claims: &Value, name: &str, value: Value) -> Value {
@@ -167,21 +124,10 @@ fn subscribe_refusals() {
 #[test]
 fn other_paths_methods_and_noise() {
     let hub = TestHub::start();
-    assert_eq!(
-        hub.send("GET /other HTTP/1.1\r\nHost: x\r\n\r\n").0.status,
-        404
-    );
-    assert_eq!(
-        hub.send(&format!("PUT {PATH} HTTP/1.1\r\nHost: x\r\n\r\n"))
-            .0
-            .status,
-        405
-    );
+    assert_eq!(hub.send("GET /other HTTP/1.1\r\nHost: x\r\n\r\n").0.status, 404);
+    assert_eq!(hub.send(&format!("PUT {PATH} HTTP/1.1\r\nHost: x\r\n\r\n")).0.status, 405);
     assert_eq!(hub.send("NONSENSE\r\n\r\n").0.status, 400);
-    let huge = format!(
-        "GET {PATH}?topic=a HTTP/1.1\r\nX: {}\r\n\r\n",
-        "x".repeat(1 << 20)
-    );
+    let huge = format!("GET {PATH}?topic=a HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(1 << 20));
     let mut client = hub.connect();
     // The hub may answer and close before everything is written.
     let _ = std::io::Write::write_all(&mut client.socket, huge.as_bytes());
@@ -204,10 +150,7 @@ fn publishing_by_cookie_needs_the_hubs_own_page() {
         (Some("Origin: http://x"), 200),
     ];
     for (header, status) in cases {
-        let headers: Vec<_> = [Some(cookie.as_str()), header]
-            .into_iter()
-            .flatten()
-            .collect();
+        let headers: Vec<_> = [Some(cookie.as_str()), header].into_iter().flatten().collect();
         assert_eq!(hub.post("topic=a", &headers).0, status, "{header:?}");
     }
 }
@@ -216,14 +159,8 @@ fn publishing_by_cookie_needs_the_hubs_own_page() {
 fn origins_are_listed_never_reflected() {
     let hub = TestHub::with("cors_origins = [\"https://app.example\"]");
     let (response, _) = hub.get("topic=a", &["Origin: https://app.example"]);
-    assert_eq!(
-        response.header("access-control-allow-origin"),
-        Some("https://app.example")
-    );
-    assert_eq!(
-        response.header("access-control-allow-credentials"),
-        Some("true")
-    );
+    assert_eq!(response.header("access-control-allow-origin"), Some("https://app.example"));
+    assert_eq!(response.header("access-control-allow-credentials"), Some("true"));
     assert!(
         response
             .header("access-control-expose-headers")
@@ -234,20 +171,14 @@ fn origins_are_listed_never_reflected() {
     assert_eq!(response.header("vary"), Some("Origin"));
     let (response, _) = hub.get("", &["Origin: https://app.example"]);
     assert_eq!(response.status, 400);
-    assert!(
-        response.header("access-control-allow-origin").is_some(),
-        "errors can be read, too"
-    );
+    assert!(response.header("access-control-allow-origin").is_some(), "errors can be read, too");
     let preflight = format!(
         "OPTIONS {PATH} HTTP/1.1\r\nHost: x\r\nOrigin: https://app.example\r\n\
          Access-Control-Request-Method: POST\r\n\r\n"
     );
     let (response, _) = hub.send(&preflight);
     assert_eq!(response.status, 204);
-    assert_eq!(
-        response.header("access-control-allow-origin"),
-        Some("https://app.example")
-    );
+    assert_eq!(response.header("access-control-allow-origin"), Some("https://app.example"));
     assert!(
         response
             .header("access-control-allow-headers")

@@ -85,10 +85,7 @@ impl EventType {
         within("type", value.len(), limits.type_length)?;
         text::check("type", value)?;
         if value == "mercure" {
-            return Err(Error::invalid(
-                "type",
-                "\"mercure\" is reserved for events of the hub",
-            ));
+            return Err(Error::invalid("type", "\"mercure\" is reserved for events of the hub"));
         }
         Ok(Self(value.into()))
     }

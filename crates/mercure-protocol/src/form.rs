@@ -17,31 +17,21 @@ pub(crate) fn pairs<'a>(
     what: &'static str,
     input: &'a [u8],
 ) -> impl Iterator<Item = Result<Pair<'a>, Error>> {
-    input
-        .split(|byte| *byte == b'&')
-        .filter(|piece| !piece.is_empty())
-        .map(move |piece| {
-            let (name, value) = match piece.iter().position(|byte| *byte == b'=') {
-                Some(at) => (&piece[..at], &piece[at + 1..]),
-                None => (piece, &[][..]),
-            };
-            Ok((decode(what, name)?, decode(what, value)?))
-        })
+    input.split(|byte| *byte == b'&').filter(|piece| !piece.is_empty()).map(move |piece| {
+        let (name, value) = match piece.iter().position(|byte| *byte == b'=') {
+            Some(at) => (&piece[..at], &piece[at + 1..]),
+            None => (piece, &[][..]),
+        };
+        Ok((decode(what, name)?, decode(what, value)?))
+    })
 }
 
 fn decode<'a>(what: &'static str, raw: &'a [u8]) -> Result<Cow<'a, str>, Error> {
     let not_utf8 = || Error::invalid(what, "is not valid UTF-8 after percent-decoding");
     if !raw.iter().any(|byte| matches!(byte, b'%' | b'+')) {
-        return std::str::from_utf8(raw)
-            .map(Cow::Borrowed)
-            .map_err(|_| not_utf8());
+        return std::str::from_utf8(raw).map(Cow::Borrowed).map_err(|_| not_utf8());
     }
-    let spaced: Vec<u8> = raw
-        .iter()
-        .map(|byte| if *byte == b'+' { b' ' } else { *byte })
-        .collect();
+    let spaced: Vec<u8> = raw.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
     let decoded = percent_decode(&spaced).collect::<Vec<u8>>();
-    String::from_utf8(decoded)
-        .map(Cow::Owned)
-        .map_err(|_| not_utf8())
+    String::from_utf8(decoded).map(Cow::Owned).map_err(|_| not_utf8())
 }

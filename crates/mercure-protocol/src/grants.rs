@@ -9,7 +9,7 @@ const DETAIL_TYPE: &str = "https://mercure.rocks/authorization-detail";
 const V0_CLAIMS: [&str; 2] = ["mercure", "https://mercure.rocks/"];
 
 /// What its bearer may do: which topics it may publish to, which private updates it may read.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Grants {
     publish: Vec<Matcher>,
     subscribe: Vec<Matcher>,
@@ -27,21 +27,14 @@ impl Grants {
         hub: &HubUrl,
         limits: &Limits,
     ) -> Result<Self, Error> {
-        within(
-            "number of grants",
-            publish.len() + subscribe.len(),
-            limits.grants,
-        )?;
+        within("number of grants", publish.len() + subscribe.len(), limits.grants)?;
         let parse = |selectors: &[S]| {
             selectors
                 .iter()
                 .map(|s| Matcher::parse(MatcherType::Selector, s.as_ref(), hub, limits))
                 .collect::<Result<Vec<_>, _>>()
         };
-        Ok(Self {
-            publish: parse(publish)?,
-            subscribe: parse(subscribe)?,
-        })
+        Ok(Self { publish: parse(publish)?, subscribe: parse(subscribe)? })
     }
 
     /// Reads the `mercure` claim of a 0.x token (0.x, "Publishers" and "Subscribers").
@@ -59,17 +52,15 @@ impl Grants {
         let selectors = |name: &str| match claim.get(name) {
             None | Some(Value::Null) => Ok(Vec::new()),
             Some(Value::Array(items)) => items.iter().map(text_of_selector).collect(),
-            Some(_) => Err(Error::invalid(
-                "mercure claim",
-                "publish and subscribe must be arrays",
-            )),
+            Some(_) => Err(Error::invalid("mercure claim", "publish and subscribe must be arrays")),
         };
-        Self::from_selectors(
-            &selectors("publish")?,
-            &selectors("subscribe")?,
-            hub,
-            limits,
-        )
+        Self::from_selectors(&selectors("publish")?, &selectors("subscribe")?, hub, limits)
+    }
+
+    /// Whether claims hold the `mercure` claim of 0.x.
+    #[must_use]
+    pub fn has_v0_claim(claims: &Value) -> bool {
+        V0_CLAIMS.iter().any(|name| claims.get(name).is_some())
     }
 
     /// Reads the `authorization_details` claim of a 1.0 token: all or nothing.
@@ -85,18 +76,13 @@ impl Grants {
         };
         let mut grants = Self::default();
         for detail in details {
-            let detail = detail
-                .as_object()
-                .ok_or_else(|| malformed("must hold objects"))?;
+            let detail = detail.as_object().ok_or_else(|| malformed("must hold objects"))?;
             if detail.get("type").and_then(Value::as_str) != Some(DETAIL_TYPE) {
                 continue;
             }
             let actions = strings(detail.get("actions"))?;
             let topics = topic_matchers(detail.get("topics"), hub, limits)?;
-            if detail
-                .get("payload")
-                .is_some_and(|payload| !payload.is_object())
-            {
+            if detail.get("payload").is_some_and(|payload| !payload.is_object()) {
                 return Err(malformed("payload must be an object"));
             }
             if actions.contains(&"publish") {
@@ -126,9 +112,7 @@ impl Grants {
     /// Whether a private update with these topics may be read: one granted topic is enough.
     #[must_use]
     pub fn allow_read(&self, topics: &[TopicView<'_>]) -> bool {
-        self.subscribe
-            .iter()
-            .any(|matcher| topics.iter().any(|topic| matcher.matches(topic)))
+        self.subscribe.iter().any(|matcher| topics.iter().any(|topic| matcher.matches(topic)))
     }
 
     /// Whether nothing private can ever be read with these grants.
@@ -159,21 +143,15 @@ fn malformed(reason: &'static str) -> Error {
 }
 
 fn text_of_selector(item: &Value) -> Result<&str, Error> {
-    item.as_str()
-        .ok_or_else(|| Error::invalid("mercure claim", "topic selectors must be strings"))
+    item.as_str().ok_or_else(|| Error::invalid("mercure claim", "topic selectors must be strings"))
 }
 
 fn strings(value: Option<&Value>) -> Result<Vec<&str>, Error> {
-    let items = value
-        .and_then(Value::as_array)
-        .filter(|items| !items.is_empty());
+    let items = value.and_then(Value::as_array).filter(|items| !items.is_empty());
     items
         .ok_or_else(|| malformed("actions must be a non-empty array"))?
         .iter()
-        .map(|item| {
-            item.as_str()
-                .ok_or_else(|| malformed("actions must be strings"))
-        })
+        .map(|item| item.as_str().ok_or_else(|| malformed("actions must be strings")))
         .collect()
 }
 
@@ -182,9 +160,7 @@ fn topic_matchers(
     hub: &HubUrl,
     limits: &Limits,
 ) -> Result<Vec<Matcher>, Error> {
-    let items = value
-        .and_then(Value::as_array)
-        .filter(|items| !items.is_empty());
+    let items = value.and_then(Value::as_array).filter(|items| !items.is_empty());
     let items = items.ok_or_else(|| malformed("topics must be a non-empty array"))?;
     within("number of grants", items.len(), limits.grants)?;
     items
@@ -214,19 +190,14 @@ mod tests {
 
     fn reads(grants: &Grants, topics: &[&str]) -> bool {
         let hub = hub();
-        let views: Vec<_> = topics
-            .iter()
-            .map(|topic| TopicView::new(topic, &hub))
-            .collect();
+        let views: Vec<_> = topics.iter().map(|topic| TopicView::new(topic, &hub)).collect();
         grants.allow_read(&views)
     }
 
     fn publishes(grants: &Grants, topics: &[&str]) -> bool {
         let limits = Limits::default();
-        let topics: Vec<_> = topics
-            .iter()
-            .map(|t| Topic::parse(t, &hub(), &limits).expect("topic"))
-            .collect();
+        let topics: Vec<_> =
+            topics.iter().map(|t| Topic::parse(t, &hub(), &limits).expect("topic")).collect();
         grants.allow_publish(&topics, &hub())
     }
 
@@ -250,10 +221,7 @@ mod tests {
         ] {
             let grants =
                 Grants::from_v0_claims(&claims, &hub(), &Limits::default()).expect("valid");
-            assert!(
-                !publishes(&grants, &["a"]) && !reads(&grants, &["a"]),
-                "{claims}"
-            );
+            assert!(!publishes(&grants, &["a"]) && !reads(&grants, &["a"]), "{claims}");
         }
         for claims in [
             json!({"mercure": 1}),

@@ -13,6 +13,8 @@ pub struct Limits {
     pub type_length: usize,
     /// Topic matchers of one subscription request.
     pub matchers: usize,
+    /// Of these, how many may be patterns or templates: each is compiled.
+    pub patterns: usize,
     /// Length of a topic matcher.
     pub matcher_length: usize,
     /// Topic matchers in one token, all grants together.
@@ -27,6 +29,7 @@ impl Default for Limits {
             id_length: 1024,
             type_length: 256,
             matchers: 1000,
+            patterns: 100,
             matcher_length: 4096,
             grants: 10_000,
         }
@@ -35,9 +38,5 @@ impl Default for Limits {
 
 /// Refuses a length or count above its limit.
 pub(crate) fn within(what: &'static str, value: usize, limit: usize) -> Result<(), Error> {
-    if value > limit {
-        Err(Error::TooLarge { what, limit })
-    } else {
-        Ok(())
-    }
+    if value > limit { Err(Error::TooLarge { what, limit }) } else { Ok(()) }
 }

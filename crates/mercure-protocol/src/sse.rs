@@ -95,10 +95,7 @@ mod tests {
 
     #[test]
     fn an_event_without_data_still_dispatches() {
-        let raw = Publication {
-            topics: vec!["t"],
-            ..Publication::default()
-        };
+        let raw = Publication { topics: vec!["t"], ..Publication::default() };
         assert_eq!(framed(&raw), "id: i\ndata: \n\n");
     }
 }

@@ -1,4 +1,5 @@
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use crate::limits::within;
 use crate::{Error, HubUrl, LastEventId, Limits, Matcher, MatcherType, form};
@@ -52,42 +53,37 @@ impl SubscribeQuery {
         hub: &HubUrl,
         limits: &Limits,
     ) -> Result<Self, Error> {
-        let mut parsed = Self {
-            matchers: Vec::new(),
-            last_event_id: None,
-            authorization: None,
-        };
+        let mut parsed = Self { matchers: Vec::new(), last_event_id: None, authorization: None };
+        let mut asked = Vec::new();
         for pair in form::pairs("query", query) {
             let (name, value) = pair?;
-            parsed.take(&name, value, protocol, hub, limits)?;
-            within(
-                "number of topic matchers",
-                parsed.matchers.len(),
-                limits.matchers,
-            )?;
+            asked.extend(parsed.take(&name, value, protocol)?);
+            within("number of topic matchers", asked.len(), limits.matchers)?;
         }
-        if parsed.matchers.is_empty() {
+        if asked.is_empty() {
             return Err(Error::invalid("query", missing_matcher(protocol)));
         }
-        let mut seen = std::collections::HashSet::new();
-        parsed
-            .matchers
-            .retain(|matcher| seen.insert(matcher.clone()));
+        // Compiling costs, so what is asked for twice is compiled once, and patterns are counted.
+        let mut seen = HashSet::new();
+        asked.retain(|matcher| seen.insert(matcher.clone()));
+        let patterns = asked.iter().filter(|(kind, text)| is_pattern(*kind, text)).count();
+        within("number of patterns", patterns, limits.patterns)?;
+        let compile =
+            |(kind, text): &(MatcherType, String)| Matcher::parse(*kind, text, hub, limits);
+        parsed.matchers = asked.iter().map(compile).collect::<Result<_, _>>()?;
         Ok(parsed)
     }
 
+    /// Takes a parameter in; returns what it asks to listen to, if it does.
     fn take(
         &mut self,
         name: &str,
         value: Cow<'_, str>,
         protocol: Protocol,
-        hub: &HubUrl,
-        limits: &Limits,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<(MatcherType, String)>, Error> {
         match name {
             "topic" if protocol.speaks_v0() => {
-                self.matchers
-                    .push(Matcher::parse(MatcherType::Selector, &value, hub, limits)?);
+                return Ok(Some((MatcherType::Selector, value.into_owned())));
             }
             "authorization" if protocol.speaks_v0() => {
                 self.authorization.get_or_insert(value.into_owned());
@@ -102,12 +98,11 @@ impl SubscribeQuery {
                          match, match_exact, match_urlpattern",
                     )
                 })?;
-                self.matchers
-                    .push(Matcher::parse(kind, &value, hub, limits)?);
+                return Ok(Some((kind, value.into_owned())));
             }
             _ => {}
         }
-        Ok(())
+        Ok(None)
     }
 
     fn cursor(&mut self, value: &str) {
@@ -117,10 +112,16 @@ impl SubscribeQuery {
     }
 }
 
+fn is_pattern(kind: MatcherType, text: &str) -> bool {
+    match kind {
+        MatcherType::Exact => false,
+        MatcherType::UrlPattern => text != "*",
+        MatcherType::Selector => text.contains('{'),
+    }
+}
+
 fn in_match_namespace(name: &str) -> bool {
-    name.as_bytes()
-        .get(..5)
-        .is_some_and(|start| start.eq_ignore_ascii_case(b"match"))
+    name.as_bytes().get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"match"))
 }
 
 fn missing_matcher(protocol: Protocol) -> &'static str {
@@ -149,33 +150,17 @@ mod tests {
             Protocol::Both,
         )
         .expect("valid");
-        assert_eq!(
-            query.matchers.len(),
-            3,
-            "match and match_exact are one subscription"
-        );
+        assert_eq!(query.matchers.len(), 3, "match and match_exact are one subscription");
         assert_eq!(query.last_event_id, Some(LastEventId::After("x".into())));
         assert_eq!(query.authorization.as_deref(), Some("t"));
     }
 
     #[test]
     fn the_match_namespace_is_reserved() {
-        for query in [
-            "match_foo=a",
-            "MATCH=a",
-            "matches=a",
-            "Match_exact=a",
-            "match[]=a",
-        ] {
-            assert!(
-                parse(&format!("match=x&{query}"), Protocol::Both).is_err(),
-                "{query}"
-            );
+        for query in ["match_foo=a", "MATCH=a", "matches=a", "Match_exact=a", "match[]=a"] {
+            assert!(parse(&format!("match=x&{query}"), Protocol::Both).is_err(), "{query}");
         }
-        assert!(
-            parse("topic=x&match_foo=a", Protocol::V0).is_ok(),
-            "0.x knows no such namespace"
-        );
+        assert!(parse("topic=x&match_foo=a", Protocol::V0).is_ok(), "0.x knows no such namespace");
     }
 
     #[test]
@@ -196,6 +181,9 @@ mod tests {
 
     #[test]
     fn limits_and_bad_input() {
+        let many: String = (0..101).map(|n| format!("topic={{x}}{n}&")).collect();
+        assert!(parse(&many, Protocol::Both).is_err(), "each pattern is compiled");
+        assert!(parse(&"topic={x}&".repeat(900), Protocol::Both).is_ok(), "equal ones only once");
         assert!(parse("", Protocol::Both).is_err());
         assert!(parse("topic=%FF", Protocol::Both).is_err());
         assert!(parse("match=a%0Ab", Protocol::Both).is_err());

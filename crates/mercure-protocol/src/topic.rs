@@ -24,16 +24,10 @@ impl Topic {
         }
         text::check("topic", value)?;
         if value == "*" {
-            return Err(Error::invalid(
-                "topic",
-                "\"*\" is the wildcard and names no single topic",
-            ));
+            return Err(Error::invalid("topic", "\"*\" is the wildcard and names no single topic"));
         }
         if hub.reserves(value) {
-            return Err(Error::invalid(
-                "topic",
-                "is in the namespace reserved for the hub",
-            ));
+            return Err(Error::invalid("topic", "is in the namespace reserved for the hub"));
         }
         Ok(Self(value.into()))
     }
@@ -66,16 +60,10 @@ impl HubUrl {
             Error::invalid("hub URL", format!("is not an absolute URL ({error})"))
         })?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(Error::invalid(
-                "hub URL",
-                "must start with http:// or https://",
-            ));
+            return Err(Error::invalid("hub URL", "must start with http:// or https://"));
         }
         if url.query().is_some() || url.fragment().is_some() {
-            return Err(Error::invalid(
-                "hub URL",
-                "must have no query and no fragment",
-            ));
+            return Err(Error::invalid("hub URL", "must have no query and no fragment"));
         }
         Ok(Self(url))
     }
@@ -168,11 +156,7 @@ mod tests {
             "%",
             "日本語",
         ] {
-            assert_eq!(
-                parse(topic).map(|t| t.to_string()),
-                Ok(topic.to_owned()),
-                "{topic}"
-            );
+            assert_eq!(parse(topic).map(|t| t.to_string()), Ok(topic.to_owned()), "{topic}");
         }
     }
 
@@ -180,10 +164,7 @@ mod tests {
     fn the_wildcard_the_empty_and_the_overlong_are_refused() {
         assert!(parse("*").is_err());
         assert!(parse("").is_err());
-        assert!(matches!(
-            parse(&"a".repeat(4097)),
-            Err(Error::TooLarge { .. })
-        ));
+        assert!(matches!(parse(&"a".repeat(4097)), Err(Error::TooLarge { .. })));
         assert!(parse("a\nb").is_err());
     }
 }

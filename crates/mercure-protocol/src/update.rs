@@ -51,12 +51,8 @@ impl Update {
             topics,
             data: raw.data.into(),
             private: raw.private,
-            id: given(raw.id)
-                .map(|id| EventId::parse(id, limits))
-                .transpose()?,
-            kind: given(raw.kind)
-                .map(|kind| EventType::parse(kind, limits))
-                .transpose()?,
+            id: given(raw.id).map(|id| EventId::parse(id, limits)).transpose()?,
+            kind: given(raw.kind).map(|kind| EventType::parse(kind, limits)).transpose()?,
             retry: raw.retry.map(parse_retry).transpose()?,
         })
     }
@@ -68,18 +64,9 @@ impl Update {
     /// As [`Update::new`], and for a body that is not UTF-8 after decoding.
     pub fn from_form(body: &[u8], hub: &HubUrl, limits: &Limits) -> Result<Self, Error> {
         let pairs = form::pairs("form", body).collect::<Result<Vec<_>, _>>()?;
-        let first = |name: &str| {
-            pairs
-                .iter()
-                .find(|(n, _)| n == name)
-                .map(|(_, v)| v.as_ref())
-        };
+        let first = |name: &str| pairs.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_ref());
         let raw = Publication {
-            topics: pairs
-                .iter()
-                .filter(|(n, _)| n == "topic")
-                .map(|(_, v)| v.as_ref())
-                .collect(),
+            topics: pairs.iter().filter(|(n, _)| n == "topic").map(|(_, v)| v.as_ref()).collect(),
             data: first("data").unwrap_or_default(),
             private: first("private").is_some(),
             id: first("id"),
@@ -133,14 +120,9 @@ fn given(value: Option<&str>) -> Option<&str> {
 
 fn parse_retry(value: &str) -> Result<u64, Error> {
     if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(Error::invalid(
-            "retry",
-            "must consist of ASCII digits (milliseconds)",
-        ));
+        return Err(Error::invalid("retry", "must consist of ASCII digits (milliseconds)"));
     }
-    value
-        .parse()
-        .map_err(|_| Error::invalid("retry", "is too large a number"))
+    value.parse().map_err(|_| Error::invalid("retry", "is too large a number"))
 }
 
 #[cfg(test)]
@@ -195,14 +177,8 @@ mod tests {
     #[test]
     fn limits_are_errors_of_their_own() {
         let many = "topic=a&".repeat(101);
-        assert!(matches!(
-            from_form(&many),
-            Err(Error::TooLarge { limit: 100, .. })
-        ));
+        assert!(matches!(from_form(&many), Err(Error::TooLarge { limit: 100, .. })));
         let long = format!("topic=a&id={}", "i".repeat(1025));
-        assert!(matches!(
-            from_form(&long),
-            Err(Error::TooLarge { what: "id", .. })
-        ));
+        assert!(matches!(from_form(&long), Err(Error::TooLarge { what: "id", .. })));
     }
 }

@@ -8,12 +8,7 @@ use proptest::prelude::*;
 
 fn parse(bytes: &[u8]) -> Vec<eventsource_stream::Event> {
     let chunks = stream::iter([Ok::<_, std::convert::Infallible>(bytes.to_vec())]);
-    block_on(
-        chunks
-            .eventsource()
-            .map(|event| event.expect("well-formed"))
-            .collect(),
-    )
+    block_on(chunks.eventsource().map(|event| event.expect("well-formed")).collect())
 }
 
 proptest! {

@@ -25,9 +25,7 @@ pub enum ConnectError {
 pub fn check(url: &str) -> Result<(), ConnectError> {
     match url.split_once("://").map_or(url, |(scheme, _)| scheme) {
         "memory" => Ok(()),
-        other => Err(ConnectError::Unknown {
-            scheme: other.to_owned(),
-        }),
+        other => Err(ConnectError::Unknown { scheme: other.to_owned() }),
     }
 }
 
@@ -51,10 +49,7 @@ mod tests {
     #[test]
     fn an_unknown_engine_is_named_and_its_password_is_not() {
         let error = check("redis://user:secret@host").expect_err("unknown");
-        assert_eq!(
-            error.to_string(),
-            "unknown transport \"redis\"; this build knows: memory://"
-        );
+        assert_eq!(error.to_string(), "unknown transport \"redis\"; this build knows: memory://");
         assert!(check("memory://").is_ok());
     }
 }

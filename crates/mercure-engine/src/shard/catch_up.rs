@@ -1,6 +1,7 @@
 //! Subscribers that are behind: the same log, read from their own cursor until they are live.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mercure_protocol::TopicView;
 
@@ -16,15 +17,21 @@ use crate::window::Covered;
 const STRIDE: usize = 256;
 /// Subscribers served before the shard looks at its sockets and at the head of the log again.
 const TURNS: usize = 64;
+/// Time after which the head of the log has its turn again, whoever is still behind.
+const BUDGET: Duration = Duration::from_millis(5);
 /// Reads of the transport under way at once, per shard.
 const READS: usize = 64;
 
 impl Shard {
     /// Lets subscribers that are behind make some progress.
     pub(super) fn catch_up(&mut self) {
+        let begin = self.shared.clock.now();
         for _ in 0..TURNS.min(self.behind.len()) {
+            if self.shared.clock.now().saturating_sub(begin) > BUDGET {
+                break;
+            }
             let Some(who) = self.behind.pop_front() else {
-                return;
+                break;
             };
             let Some(slot) = self.resolve(who) else {
                 continue;
@@ -36,6 +43,20 @@ impl Shard {
             // A blocked one comes back when its socket has taken what waits.
             if !subscriber.is_blocked() {
                 self.step(slot, from);
+            }
+        }
+        // Whoever waited for a read may be gone, or may not need it any more: ask again.
+        while self.reads < READS
+            && let Some(who) = self.waiting_to_read.pop_front()
+        {
+            let Some(slot) = self.resolve(who) else {
+                continue;
+            };
+            let subscriber = &self.subscribers[slot];
+            if let Phase::CatchingUp(from) = subscriber.phase
+                && !subscriber.is_blocked()
+            {
+                self.read_transport(slot, from);
             }
         }
     }
@@ -50,11 +71,7 @@ impl Shard {
             return;
         }
         let mut batch = std::mem::take(&mut self.batch);
-        match self
-            .shared
-            .window
-            .read(after, self.cursor, STRIDE, &mut batch)
-        {
+        match self.shared.window.read(after, self.cursor, STRIDE, &mut batch) {
             Covered::Yes => self.deliver_behind(slot, after, &batch),
             Covered::No => self.read_transport(slot, from),
         }
@@ -69,22 +86,25 @@ impl Shard {
             return;
         }
         self.reads += 1;
-        self.subscribers[slot].phase = Phase::Reading(from);
+        self.subscribers[slot].phase = Phase::Reading(from, self.cursor);
         self.request(from, ReadFor::Subscriber(who));
     }
 
     pub(super) fn on_read(&mut self, who: SlotRef, result: Result<Batch, TransportError>) {
         self.reads -= 1;
-        self.behind.extend(self.waiting_to_read.pop_front());
         let Some(slot) = self.resolve(who) else {
             return;
         };
-        let Phase::Reading(from) = self.subscribers[slot].phase else {
+        let Phase::Reading(from, asked_at) = self.subscribers[slot].phase else {
             return;
         };
         self.subscribers[slot].phase = Phase::CatchingUp(from);
         match result {
-            Ok(Batch::Events(events)) if events.is_empty() => self.go_live(slot, self.cursor),
+            // Nothing up to where the shard stood when it asked; since then it may have moved on.
+            Ok(Batch::Events(events)) if events.is_empty() => {
+                self.subscribers[slot].phase = Phase::CatchingUp(From::After(asked_at));
+                self.behind.push_back(who);
+            }
             Ok(Batch::Events(events)) => {
                 let after = match from {
                     From::After(position) => position,
@@ -117,9 +137,8 @@ impl Shard {
             .map(|event| &**event)
             .filter(|event| {
                 let topics = event.record.topics.iter();
-                let topics: Vec<_> = topics
-                    .map(|topic| TopicView::new(topic.as_str(), hub_url))
-                    .collect();
+                let topics: Vec<_> =
+                    topics.map(|topic| TopicView::new(topic.as_str(), hub_url)).collect();
                 subscriber.wants(event, &topics)
             })
             .collect();

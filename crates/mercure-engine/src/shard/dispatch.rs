@@ -12,7 +12,7 @@ use super::mailbox::ReadFor;
 use crate::event::{Event, Position};
 use crate::index::{Index, Slot};
 use crate::outlet::COALESCE;
-use crate::subscriber::{CloseReason, Flow, Phase, Subscriber};
+use crate::subscriber::{BACKLOG_BYTES, CloseReason, Flow, Phase, Subscriber};
 use crate::transport::{Batch, From, TransportError};
 use crate::window::Covered;
 
@@ -52,10 +52,7 @@ impl Shard {
             }
             let mut batch = std::mem::take(&mut self.batch);
             let newest = Position(u64::MAX);
-            let covered = self
-                .shared
-                .window
-                .read(self.cursor, newest, BATCH, &mut batch);
+            let covered = self.shared.window.read(self.cursor, newest, BATCH, &mut batch);
             self.dispatch(&batch);
             batch.clear();
             self.batch = batch;
@@ -88,8 +85,7 @@ impl Shard {
                 .iter()
                 .map(|topic| TopicView::new(topic.as_str(), &hub.options.hub_url))
                 .collect();
-            self.deliveries
-                .select(at, event, &topics, &self.index, &mut self.subscribers);
+            self.deliveries.select(at, event, &topics, &self.index, &mut self.subscribers);
         }
         self.cursor = last.position;
         self.deliver(events);
@@ -136,7 +132,9 @@ impl Shard {
         let mailbox = self.mailbox.clone();
         self.shared.runtime.spawn(async move {
             let result = shared.transport.read(from, shared.read_limit()).await;
-            if result.is_err() {
+            // A read that lags behind the tail finds nothing yet; asking at once would spin.
+            let empty = matches!(&result, Ok(Batch::Events(events)) if events.is_empty());
+            if result.is_err() || (empty && read_for == ReadFor::Shard) {
                 tokio::time::sleep(shared.retry_delay()).await;
             }
             mailbox.read_done(read_for, result);
@@ -174,10 +172,7 @@ impl Deliveries {
     fn may_read(&mut self, grants: Option<&Arc<Grants>>, topics: &[TopicView<'_>]) -> bool {
         let Some(grants) = grants else { return false };
         let address = Arc::as_ptr(grants) as usize;
-        *self
-            .allowed
-            .entry(address)
-            .or_insert_with(|| grants.allow_read(topics))
+        *self.allowed.entry(address).or_insert_with(|| grants.allow_read(topics))
     }
 
     fn add(&mut self, event: u32, slot: Slot, subscriber: &mut Subscriber) {
@@ -212,17 +207,18 @@ pub(super) fn write_all<'a>(
 ) -> std::io::Result<u64> {
     let mut events = events.peekable();
     let mut count = 0;
-    let mut flow = if subscriber.is_blocked() {
-        Flow::Blocked
-    } else {
-        Flow::Open
-    };
+    let mut flow = if subscriber.is_blocked() { Flow::Blocked } else { Flow::Open };
     static EMPTY: Bytes = Bytes::new();
     while flow == Flow::Open && events.peek().is_some() {
         let mut frames = [&EMPTY; COALESCE];
-        let mut used = 0;
-        for (frame, event) in frames.iter_mut().zip(&mut events) {
-            *frame = &event.record.frame;
+        let (mut used, mut bytes) = (0, 0);
+        // What one write leaves over becomes the backlog, so its size is bounded here.
+        while used < COALESCE
+            && let Some(event) = events
+                .next_if(|event| used == 0 || bytes + event.record.frame.len() <= BACKLOG_BYTES)
+        {
+            frames[used] = &event.record.frame;
+            bytes += event.record.frame.len();
             used += 1;
         }
         flow = subscriber.write(&frames[..used], now)?;

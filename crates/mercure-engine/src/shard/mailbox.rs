@@ -42,11 +42,7 @@ pub(super) enum ReadFor {
 
 impl Mailbox {
     pub(super) fn new(waker: mio::Waker) -> Self {
-        Self {
-            incoming: Mutex::default(),
-            woken: AtomicBool::new(false),
-            waker,
-        }
+        Self { incoming: Mutex::default(), woken: AtomicBool::new(false), waker }
     }
 
     fn lock(&self) -> MutexGuard<'_, Incoming> {
@@ -109,10 +105,7 @@ impl Notify {
 
     /// Refuses, and drops, everything from now on.
     pub(super) fn stop(&self) {
-        let stopped = Incoming {
-            stopped: true,
-            ..Incoming::default()
-        };
+        let stopped = Incoming { stopped: true, ..Incoming::default() };
         let left = mem::replace(&mut *self.0.lock(), stopped);
         drop(left);
     }

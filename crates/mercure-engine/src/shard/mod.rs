@@ -8,13 +8,13 @@ mod dispatch;
 mod mailbox;
 mod wheel;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mercure_protocol::HEARTBEAT;
+use mercure_protocol::{Grants, HEARTBEAT};
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
@@ -45,6 +45,8 @@ pub(crate) struct Shard {
     poll: Poll,
     subscribers: Slab<Subscriber>,
     index: Index,
+    /// Distinct grants, so that equal ones are held, and decided on, once.
+    grants: HashSet<Arc<Grants>>,
     /// Live subscribers have everything up to here.
     cursor: Position,
     /// A read of the transport for the shard itself is under way.
@@ -72,6 +74,7 @@ impl Shard {
             poll,
             subscribers: Slab::new(),
             index: Index::default(),
+            grants: HashSet::new(),
             cursor,
             reading: false,
             behind: VecDeque::new(),
@@ -102,10 +105,7 @@ impl Shard {
                 break;
             }
             for event in events.iter().filter(|event| event.token() != MAILBOX) {
-                self.on_socket(
-                    event.token().0,
-                    event.is_readable() || event.is_read_closed(),
-                );
+                self.on_socket(event.token().0, event.is_readable() || event.is_read_closed());
             }
             self.receive(incoming);
             self.advance();
@@ -113,12 +113,7 @@ impl Shard {
             self.on_time();
         }
         self.mailbox.stop();
-        for slot in self
-            .subscribers
-            .iter()
-            .map(|(slot, _)| slot)
-            .collect::<Vec<_>>()
-        {
+        for slot in self.subscribers.iter().map(|(slot, _)| slot).collect::<Vec<_>>() {
             self.close(slot, CloseReason::Shutdown);
         }
     }
@@ -155,33 +150,24 @@ impl Shard {
         let Ok(slot) = Slot::try_from(entry.key()) else {
             return;
         };
-        let who = SlotRef {
-            slot,
-            generation: self.next_generation,
-        };
+        let who = SlotRef { slot, generation: self.next_generation };
         new.outlet.bind(self.mailbox.clone(), who);
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Some(socket) = new.outlet.source()
-            && let Err(error) = self
-                .poll
-                .registry()
-                .register(socket, Token(entry.key()), interest)
+            && let Err(error) = self.poll.registry().register(socket, Token(entry.key()), interest)
         {
             tracing::warn!(%error, "a connection could not be watched and is closed");
             return;
         }
         let preamble = std::mem::take(&mut new.preamble);
         let subscriber = entry.insert(Subscriber::new(new, self.next_generation, now, self.cursor));
-        for matcher in &subscriber.matchers {
-            self.index.insert(slot, matcher);
+        for matcher in &mut subscriber.matchers {
+            *matcher = self.index.insert(slot, matcher);
         }
-        self.wheel
-            .insert(who, self.shared.next_check(subscriber), now);
-        let result = if preamble.is_empty() {
-            Ok(Flow::Open)
-        } else {
-            subscriber.write(&[&preamble], now)
-        };
+        subscriber.grants = subscriber.grants.take().map(|grants| share(&mut self.grants, grants));
+        self.wheel.insert(who, self.shared.next_check(subscriber), now);
+        let result =
+            if preamble.is_empty() { Ok(Flow::Open) } else { subscriber.write(&[&preamble], now) };
         self.settle(slot as usize, &result);
     }
 
@@ -236,8 +222,7 @@ impl Shard {
                 Overdue::Nothing => {}
             }
             if let Some(subscriber) = self.subscribers.get(slot) {
-                self.wheel
-                    .insert(who, self.shared.next_check(subscriber), now);
+                self.wheel.insert(who, self.shared.next_check(subscriber), now);
             }
         }
     }
@@ -253,6 +238,12 @@ impl Shard {
             // Closing the descriptor deregisters as well; nothing to do if this fails.
             let _ = self.poll.registry().deregister(socket);
         }
+        if let Some(grants) = subscriber.grants.take() {
+            // The set's own and this one: nobody else has them.
+            if Arc::strong_count(&grants) == 2 {
+                self.grants.remove(&grants);
+            }
+        }
         subscriber.outlet.close();
         self.shared.counters.closed(reason);
         tracing::debug!(reason = reason.as_str(), "stream ended");
@@ -267,11 +258,17 @@ impl Shard {
     }
 
     fn who(&self, slot: usize) -> SlotRef {
-        SlotRef {
-            slot: slot as Slot,
-            generation: self.subscribers[slot].generation,
-        }
+        SlotRef { slot: slot as Slot, generation: self.subscribers[slot].generation }
     }
+}
+
+/// The grants to keep: equal ones that others have already, or these.
+fn share(known: &mut HashSet<Arc<Grants>>, grants: Arc<Grants>) -> Arc<Grants> {
+    if let Some(known) = known.get(&grants) {
+        return Arc::clone(known);
+    }
+    known.insert(Arc::clone(&grants));
+    grants
 }
 
 /// What time has brought for a subscriber.
@@ -286,23 +283,12 @@ impl Shared {
     fn overdue(&self, subscriber: &Subscriber, now: Duration) -> Overdue {
         let quiet_for = now.saturating_sub(subscriber.last_write);
         // A deadline is never passed: the wheel's tick is the margin.
-        if subscriber
-            .deadline
-            .is_some_and(|deadline| deadline <= now + TICK)
-        {
+        if subscriber.deadline.is_some_and(|deadline| deadline <= now + TICK) {
             Overdue::Close(CloseReason::Deadline)
         } else if subscriber.is_blocked() {
             let stalled = quiet_for >= self.options.write_timeout;
-            if stalled {
-                Overdue::Close(CloseReason::Stalled)
-            } else {
-                Overdue::Nothing
-            }
-        } else if self
-            .options
-            .heartbeat
-            .is_some_and(|period| quiet_for >= period)
-        {
+            if stalled { Overdue::Close(CloseReason::Stalled) } else { Overdue::Nothing }
+        } else if self.options.heartbeat.is_some_and(|period| quiet_for >= period) {
             Overdue::Heartbeat
         } else {
             Overdue::Nothing
@@ -316,8 +302,6 @@ impl Shared {
             _ => self.options.write_timeout,
         };
         let due = subscriber.last_write + period;
-        subscriber
-            .deadline
-            .map_or(due, |deadline| due.min(deadline.saturating_sub(TICK)))
+        subscriber.deadline.map_or(due, |deadline| due.min(deadline.saturating_sub(TICK)))
     }
 }

@@ -18,10 +18,7 @@ pub(super) struct Wheel {
 
 impl Wheel {
     pub(super) fn new(now: Duration) -> Self {
-        Self {
-            slots: (0..SLOTS).map(|_| Vec::new()).collect(),
-            tick: tick_of(now),
-        }
+        Self { slots: (0..SLOTS).map(|_| Vec::new()).collect(), tick: tick_of(now) }
     }
 
     /// Schedules a look at a subscriber.
@@ -63,10 +60,7 @@ mod tests {
     use super::*;
 
     fn who(slot: u32) -> SlotRef {
-        SlotRef {
-            slot,
-            generation: 0,
-        }
+        SlotRef { slot, generation: 0 }
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub struct Faults {
     pub fail_reads: AtomicUsize,
     /// Every read yields to other tasks this often before it answers.
     pub delay: AtomicUsize,
+    /// Reads have their answer, and keep it back until this is lowered.
+    pub hold_answers: AtomicBool,
     /// A read returns this many events at most; 0 for no bound.
     pub short_reads: AtomicUsize,
     /// Reads asked for so far.
@@ -31,13 +33,7 @@ impl Faulty {
     #[must_use]
     pub fn new(inner: Arc<dyn Transport>) -> (Self, Arc<Faults>) {
         let faults = Arc::new(Faults::default());
-        (
-            Self {
-                inner,
-                faults: Arc::clone(&faults),
-            },
-            faults,
-        )
+        (Self { inner, faults: Arc::clone(&faults) }, faults)
     }
 }
 
@@ -65,17 +61,18 @@ impl Transport for Faulty {
             }
             let fail = |left: usize| left.checked_sub(1);
             let failing = &self.faults.fail_reads;
-            if failing
-                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, fail)
-                .is_ok()
-            {
+            if failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fail).is_ok() {
                 return Err(injected());
             }
             let short = self.faults.short_reads.load(Ordering::SeqCst);
             if short > 0 {
                 limit.events = limit.events.min(short);
             }
-            self.inner.read(from, limit).await
+            let answer = self.inner.read(from, limit).await;
+            while self.faults.hold_answers.load(Ordering::SeqCst) {
+                tokio::task::yield_now().await;
+            }
+            answer
         })
     }
 

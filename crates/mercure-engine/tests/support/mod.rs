@@ -1,9 +1,5 @@
 //! A hub on the memory transport, and readers of its streams.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "each test binary uses its own part"
-)]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
@@ -23,10 +19,7 @@ pub fn hub_url() -> HubUrl {
 }
 
 pub fn options() -> Options {
-    Options {
-        shards: 2,
-        ..Options::new(hub_url())
-    }
+    Options { shards: 2, ..Options::new(hub_url()) }
 }
 
 pub fn memory(retention: Retention, clock: &Clock) -> Arc<dyn Transport> {
@@ -34,9 +27,7 @@ pub fn memory(retention: Retention, clock: &Clock) -> Arc<dyn Transport> {
 }
 
 pub async fn start(transport: Arc<dyn Transport>, options: Options, clock: Clock) -> Arc<Hub> {
-    Hub::start(transport, options, clock)
-        .await
-        .expect("the hub starts")
+    Hub::start(transport, options, clock).await.expect("the hub starts")
 }
 
 pub async fn simple() -> Arc<Hub> {
@@ -45,11 +36,7 @@ pub async fn simple() -> Arc<Hub> {
 }
 
 pub fn update(topic: &str, data: &str) -> Update {
-    build(&Publication {
-        topics: vec![topic],
-        data,
-        ..Publication::default()
-    })
+    build(&Publication { topics: vec![topic], data, ..Publication::default() })
 }
 
 pub fn build(raw: &Publication<'_>) -> Update {
@@ -83,13 +70,7 @@ pub fn connection() -> (Outlet, Stream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     let client = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
     let (server, _) = listener.accept().expect("accept");
-    (
-        Outlet::tcp(server).expect("outlet"),
-        Stream {
-            socket: client,
-            buffer: Vec::new(),
-        },
-    )
+    (Outlet::tcp(server).expect("outlet"), Stream { socket: client, buffer: Vec::new() })
 }
 
 /// A client that reads an event stream, with a deadline.
@@ -120,20 +101,14 @@ impl Stream {
 
     /// The next block (up to an empty line); `None` at the end of the stream.
     pub fn block(&mut self) -> Option<String> {
-        self.socket
-            .set_read_timeout(Some(PATIENCE))
-            .expect("timeout");
+        self.socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
         loop {
             if let Some(at) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {
                 let block = self.buffer.drain(..at + 2).collect::<Vec<_>>();
                 return Some(String::from_utf8(block[..at].to_vec()).expect("UTF-8"));
             }
             let mut chunk = [0; 65536];
-            match self
-                .socket
-                .read(&mut chunk)
-                .expect("something arrives in time")
-            {
+            match self.socket.read(&mut chunk).expect("something arrives in time") {
                 0 => return None,
                 count => self.buffer.extend_from_slice(&chunk[..count]),
             }
@@ -153,15 +128,10 @@ impl Stream {
 
     /// Reads until a heartbeat has arrived.
     pub fn expect_heartbeat(&mut self) {
-        self.socket
-            .set_read_timeout(Some(PATIENCE))
-            .expect("timeout");
+        self.socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
         while !self.buffer.starts_with(b":\n") {
             let mut chunk = [0; 1024];
-            let count = self
-                .socket
-                .read(&mut chunk)
-                .expect("a heartbeat arrives in time");
+            let count = self.socket.read(&mut chunk).expect("a heartbeat arrives in time");
             assert_ne!(count, 0, "the stream goes on");
             self.buffer.extend_from_slice(&chunk[..count]);
         }
@@ -169,8 +139,6 @@ impl Stream {
     }
 
     pub fn take(&mut self, count: usize) -> Vec<String> {
-        (0..count)
-            .map(|_| self.data().expect("the stream goes on"))
-            .collect()
+        (0..count).map(|_| self.data().expect("the stream goes on")).collect()
     }
 }

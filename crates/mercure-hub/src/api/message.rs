@@ -50,11 +50,7 @@ impl Answer {
     /// An answer without a body.
     #[must_use]
     pub fn empty(status: u16) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body: Vec::new(),
-        }
+        Self { status, headers: Vec::new(), body: Vec::new() }
     }
 
     /// An answer with a line of text.
@@ -71,19 +67,14 @@ impl Answer {
     #[must_use]
     pub fn unavailable(reason: &str) -> Self {
         let mut answer = Self::text(503, reason);
-        answer
-            .headers
-            .push(("Retry-After", fastrand::u32(1..=5).to_string()));
+        answer.headers.push(("Retry-After", fastrand::u32(1..=5).to_string()));
         answer
     }
 
     /// The body is over the limit.
     #[must_use]
     pub fn body_too_large(limit: usize) -> Self {
-        Self::text(
-            413,
-            format!("request body: over the limit of {limit} bytes"),
-        )
+        Self::text(413, format!("request body: over the limit of {limit} bytes"))
     }
 }
 
@@ -92,11 +83,7 @@ impl Answer {
     /// A publication that breaks a rule of the protocol.
     #[must_use]
     pub fn bad_publication(error: &Error) -> Self {
-        let status = if matches!(error, Error::TooLarge { .. }) {
-            413
-        } else {
-            400
-        };
+        let status = if matches!(error, Error::TooLarge { .. }) { 413 } else { 400 };
         Self::text(status, error.to_string())
     }
 
@@ -111,27 +98,19 @@ impl Answer {
     pub fn refused(refusal: Refusal) -> Self {
         let (status, error, text) = match refusal {
             Refusal::Missing => (401, None, "an access token is required"),
-            Refusal::Malformed => (
-                400,
-                Some("invalid_request"),
-                "the Authorization header holds no bearer token",
-            ),
+            Refusal::Malformed => {
+                (400, Some("invalid_request"), "the Authorization header holds no bearer token")
+            }
             Refusal::Invalid => (401, Some("invalid_token"), "the access token is not valid"),
-            Refusal::Insufficient => (
-                403,
-                Some("insufficient_scope"),
-                "the access token does not allow this",
-            ),
+            Refusal::Insufficient => {
+                (403, Some("insufficient_scope"), "the access token does not allow this")
+            }
             Refusal::CrossOrigin => {
-                return Self::text(
-                    403,
-                    "publishing with a cookie is not allowed from this origin",
-                );
+                return Self::text(403, "publishing with a cookie is not allowed from this origin");
             }
         };
-        let challenge = error.map_or("Bearer".to_owned(), |error| {
-            format!("Bearer error=\"{error}\"")
-        });
+        let challenge =
+            error.map_or("Bearer".to_owned(), |error| format!("Bearer error=\"{error}\""));
         let mut answer = Self::text(status, text);
         answer.headers.push(("WWW-Authenticate", challenge));
         answer

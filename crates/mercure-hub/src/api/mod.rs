@@ -13,7 +13,7 @@ use mercure_protocol::Limits;
 
 pub use self::cors::Origins;
 pub use self::message::{Answer, Headers, Request};
-pub use self::publish::publish;
+pub use self::publish::{publish, publisher};
 pub use self::subscribe::{Accepted, poll, subscribe};
 use crate::auth::Policy;
 
@@ -46,10 +46,7 @@ pub fn preflight(policy: &Policy, request: &Request) -> Answer {
     let mut answer = Answer::empty(204);
     policy.origins.allow(request, &mut answer.headers);
     answer.headers.extend([
-        (
-            "Access-Control-Allow-Methods",
-            "GET, POST, OPTIONS".to_owned(),
-        ),
+        ("Access-Control-Allow-Methods", "GET, POST, OPTIONS".to_owned()),
         (
             "Access-Control-Allow-Headers",
             "Authorization, Cache-Control, Content-Type, Last-Event-ID".to_owned(),

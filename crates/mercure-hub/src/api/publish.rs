@@ -4,16 +4,37 @@ use mercure_protocol::{Principal, Update};
 use super::{Answer, Request, Service};
 use crate::auth::{Policy, Refusal};
 
-/// Serves a publish request (section "Publication"). `given` is an identity that the adapter
-/// vouches for; without one, the request's credentials decide.
+/// Who asks to publish: the first half of a publish request, before its body is read.
+///
+/// # Errors
+/// The answer to send if nobody may publish with these credentials, or in this form.
+pub fn publisher(
+    service: &Service,
+    policy: &Policy,
+    request: &Request,
+) -> Result<Principal, Answer> {
+    let hub = &service.hub;
+    let principal = match is_form(request) {
+        true => policy
+            .publisher(request, hub.url(), &service.limits, hub.clock())
+            .map_err(Answer::refused),
+        false => Err(Answer::text(415, "the body must be application/x-www-form-urlencoded")),
+    };
+    principal.map_err(|mut refusal| {
+        policy.origins.allow(request, &mut refusal.headers);
+        refusal
+    })
+}
+
+/// Publishes the update that a body describes (section "Publication").
 pub async fn publish(
     service: &Service,
     policy: &Policy,
     request: &Request,
     body: &[u8],
-    given: Option<Principal>,
+    principal: &Principal,
 ) -> Answer {
-    let mut answer = match accept(service, policy, request, body, given).await {
+    let mut answer = match accept(service, body, principal).await {
         Ok(id) => Answer::text(200, id),
         Err(refusal) => refusal,
     };
@@ -21,32 +42,14 @@ pub async fn publish(
     answer
 }
 
-async fn accept(
-    service: &Service,
-    policy: &Policy,
-    request: &Request,
-    body: &[u8],
-    given: Option<Principal>,
-) -> Result<String, Answer> {
+async fn accept(service: &Service, body: &[u8], principal: &Principal) -> Result<String, Answer> {
     if body.len() > service.max_request_body {
         return Err(Answer::body_too_large(service.max_request_body));
     }
-    if !is_form(request) {
-        return Err(Answer::text(
-            415,
-            "the body must be application/x-www-form-urlencoded",
-        ));
-    }
     let hub = &service.hub;
-    let principal = match given {
-        Some(principal) => principal,
-        None => policy
-            .publisher(request, hub.url(), &service.limits, hub.clock())
-            .map_err(Answer::refused)?,
-    };
     let update = Update::from_form(body, hub.url(), &service.limits)
         .map_err(|error| Answer::bad_publication(&error))?;
-    let allowed = match &principal {
+    let allowed = match principal {
         Principal::Application => true,
         Principal::Granted { grants, .. } => grants.allow_publish(update.topics(), hub.url()),
         Principal::Anonymous => false,
@@ -58,12 +61,7 @@ async fn accept(
     match hub.publish(&update).await {
         Ok(id) => Ok(id.to_string()),
         Err(PublishError::Transport(error)) => Err(Answer::transport_failed(&error)),
-        Err(error) => {
-            tracing::error!(%error, "publishing failed");
-            Err(Answer::unavailable(
-                "the hub cannot accept updates right now",
-            ))
-        }
+        Err(error) => Err(Answer::unavailable(&error.to_string())),
     }
 }
 

@@ -69,20 +69,10 @@ async fn accept(
 ) -> Result<Accepted, Answer> {
     let asked = Asked::parse(service, policy, request, given)?;
     let resume = asked.resume(service).await?;
-    let permit = service
-        .hub
-        .admit()
-        .map_err(|error| Answer::unavailable(&error.to_string()))?;
+    let permit = service.hub.admit().map_err(|error| Answer::unavailable(&error.to_string()))?;
     let mut headers = stream_headers();
     if let Some(resume) = &resume {
-        let preceding = resume.preceding.as_deref().unwrap_or(LastEventId::EARLIEST);
-        // Both names: the request does not say which generation's client reads the answer.
-        if policy.protocol.speaks_v1() {
-            headers.push(("Mercure-Last-Event-ID", preceding.to_owned()));
-        }
-        if policy.protocol.speaks_v0() {
-            headers.push(("Last-Event-ID", preceding.to_owned()));
-        }
+        headers.extend(cursor_headers(policy, resume));
     }
     policy.origins.allow(request, &mut headers);
     let retry = (!service.retry.is_zero()).then(|| {
@@ -124,40 +114,24 @@ async fn round(
 ) -> Result<Answer, Answer> {
     let asked = Asked::parse(service, policy, request, given)?;
     let failed = |error| Answer::transport_failed(&error);
+    let mut headers = stream_headers();
     let (frames, retry) = match asked.resume(service).await? {
         None => {
             let head = service.hub.head().await.map_err(failed)?;
-            let cursor = head
-                .id
-                .as_ref()
-                .map_or(LastEventId::EARLIEST, |id| id.as_str());
+            let cursor = head.id.as_ref().map_or(LastEventId::EARLIEST, |id| id.as_str());
             (vec![frame_cursor(cursor)], FIRST_POLL)
         }
         Some(resume) => {
-            let interest = Interest {
-                matchers: &asked.matchers,
-                grants: asked.grants.as_deref(),
-            };
-            let frames = service
-                .hub
-                .poll(&interest, resume.from)
-                .await
-                .map_err(failed)?;
+            headers.extend(cursor_headers(policy, &resume));
+            let interest = Interest { matchers: &asked.matchers, grants: asked.grants.as_deref() };
+            let frames = service.hub.poll(&interest, resume.from).await.map_err(failed)?;
             (frames, Service::jittered(interval))
         }
     };
     let retry = frame_retry(u64::try_from(retry.as_millis()).unwrap_or(u64::MAX));
-    let body = std::iter::once(retry)
-        .chain(frames)
-        .collect::<Vec<_>>()
-        .concat();
-    let mut headers = stream_headers();
+    let body = std::iter::once(retry).chain(frames).collect::<Vec<_>>().concat();
     policy.origins.allow(request, &mut headers);
-    Ok(Answer {
-        status: 200,
-        headers,
-        body,
-    })
+    Ok(Answer { status: 200, headers, body })
 }
 
 /// How soon a polling client comes back with its first cursor.
@@ -179,13 +153,17 @@ impl Asked {
         given: Option<Principal>,
     ) -> Result<Self, Answer> {
         let hub = &service.hub;
-        let query = SubscribeQuery::parse(
-            request.query.as_bytes(),
-            policy.protocol,
-            hub.url(),
-            &service.limits,
-        )
-        .map_err(|error| Answer::bad_subscription(&error))?;
+        let parse = || {
+            let query = request.query.as_bytes();
+            SubscribeQuery::parse(query, policy.protocol, hub.url(), &service.limits)
+        };
+        // Compiling patterns takes a while; other requests must not wait for it.
+        let compiles = ["{", "%7B", "%7b", "urlpattern"];
+        let query = match compiles.iter().any(|sign| request.query.contains(sign)) {
+            true => tokio::task::block_in_place(parse),
+            false => parse(),
+        };
+        let query = query.map_err(|error| Answer::bad_subscription(&error))?;
         let principal = match given {
             Some(principal) => principal,
             None => policy
@@ -203,16 +181,17 @@ impl Asked {
                 return Err(Answer::refused(Refusal::Missing));
             }
             Principal::Anonymous | Principal::Application => (None, None),
-            Principal::Granted { grants, expires_at } => (
-                (!grants.read_nothing()).then(|| Arc::new(grants)),
-                expires_at,
-            ),
+            Principal::Granted { expires_at: Some(at), .. }
+                if at <= hub.clock().unix_time().as_secs() =>
+            {
+                return Err(Answer::refused(Refusal::Invalid));
+            }
+            Principal::Granted { grants, expires_at } => {
+                ((!grants.read_nothing()).then(|| Arc::new(grants)), expires_at)
+            }
         };
         // The header goes before the parameter: it is what EventSource sends on a reconnect.
-        let header = request
-            .headers
-            .get("last-event-id")
-            .and_then(LastEventId::parse);
+        let header = request.headers.get("last-event-id").and_then(LastEventId::parse);
         Ok(Self {
             matchers: query.matchers,
             last_event_id: header.or(query.last_event_id),
@@ -226,22 +205,29 @@ impl Asked {
             None => Ok(None),
             Some(last) => {
                 let resume = service.hub.resume(last).await;
-                resume
-                    .map(Some)
-                    .map_err(|error| Answer::transport_failed(&error))
+                resume.map(Some).map_err(|error| Answer::transport_failed(&error))
             }
         }
     }
+}
+
+/// Where the stream begins, in the fields of both generations: the request does not say which one's
+/// client reads the answer (section "Reconciliation").
+fn cursor_headers(
+    policy: &Policy,
+    resume: &Resume,
+) -> impl Iterator<Item = (&'static str, String)> {
+    let preceding = resume.preceding.as_deref().unwrap_or(LastEventId::EARLIEST).to_owned();
+    let v1 = policy.protocol.speaks_v1().then_some("Mercure-Last-Event-ID");
+    let v0 = policy.protocol.speaks_v0().then_some("Last-Event-ID");
+    v1.into_iter().chain(v0).map(move |name| (name, preceding.clone()))
 }
 
 fn stream_headers() -> Vec<(&'static str, String)> {
     vec![
         ("Content-Type", "text/event-stream".to_owned()),
         // no-transform keeps compressors, X-Accel-Buffering keeps nginx from holding events back.
-        (
-            "Cache-Control",
-            "no-store, private, no-transform".to_owned(),
-        ),
+        ("Cache-Control", "no-store, private, no-transform".to_owned()),
         ("X-Accel-Buffering", "no".to_owned()),
     ]
 }

@@ -9,8 +9,17 @@ use crate::api::Request;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Presented<'a> {
     pub(super) token: &'a str,
+    pub(super) place: Place,
+}
+
+/// Where a token stood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Header,
+    /// The `authorization` parameter, which belongs to 0.x.
+    Parameter,
     /// Sent by the browser on its own account, so possibly at another site's request.
-    pub(super) from_cookie: bool,
+    Cookie,
 }
 
 /// Finds the token: the header goes before the 0.x query parameter, which goes before cookies.
@@ -20,22 +29,13 @@ pub(super) fn find<'a>(
     cookie_names: &[String],
 ) -> Result<Option<Presented<'a>>, Refusal> {
     if let Some(token) = bearer(request)? {
-        return Ok(Some(Presented {
-            token,
-            from_cookie: false,
-        }));
+        return Ok(Some(Presented { token, place: Place::Header }));
     }
     if let Some(token) = parameter {
-        return Ok(Some(Presented {
-            token,
-            from_cookie: false,
-        }));
+        return Ok(Some(Presented { token, place: Place::Parameter }));
     }
     let cookie = cookie_names.iter().find_map(|name| cookie(request, name));
-    Ok(cookie.map(|token| Presented {
-        token,
-        from_cookie: true,
-    }))
+    Ok(cookie.map(|token| Presented { token, place: Place::Cookie }))
 }
 
 /// The token of the `Authorization` header. Another scheme than `Bearer` is somebody else's (a
@@ -49,11 +49,7 @@ fn bearer(request: &Request) -> Result<Option<&str>, Refusal> {
         return Ok(None);
     }
     let token = token.trim();
-    if token.is_empty() {
-        Err(Refusal::Malformed)
-    } else {
-        Ok(Some(token))
-    }
+    if token.is_empty() { Err(Refusal::Malformed) } else { Ok(Some(token)) }
 }
 
 fn cookie<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
@@ -73,9 +69,7 @@ pub(super) fn authorization_parameter(query: &str, protocol: Protocol) -> Option
         return None;
     }
     let mut pairs = url::form_urlencoded::parse(query.as_bytes());
-    pairs
-        .find(|(name, _)| name == "authorization")
-        .map(|(_, value)| value.into_owned())
+    pairs.find(|(name, _)| name == "authorization").map(|(_, value)| value.into_owned())
 }
 
 #[cfg(test)]
@@ -98,36 +92,18 @@ mod tests {
 
     #[test]
     fn the_order_of_places() {
-        let everywhere = [
-            ("Authorization", "bEaReR header"),
-            ("Cookie", "old=o; new=\"n\""),
-        ];
-        assert_eq!(
-            token(&everywhere, Some("parameter")),
-            Ok(Some("header".to_owned()))
-        );
-        assert_eq!(
-            token(&everywhere[1..], Some("parameter")),
-            Ok(Some("parameter".to_owned()))
-        );
+        let everywhere = [("Authorization", "bEaReR header"), ("Cookie", "old=o; new=\"n\"")];
+        assert_eq!(token(&everywhere, Some("parameter")), Ok(Some("header".to_owned())));
+        assert_eq!(token(&everywhere[1..], Some("parameter")), Ok(Some("parameter".to_owned())));
         assert_eq!(token(&everywhere[1..], None), Ok(Some("n".to_owned())));
-        assert_eq!(
-            token(&[("Cookie", "a=b; old=o")], None),
-            Ok(Some("o".to_owned()))
-        );
+        assert_eq!(token(&[("Cookie", "a=b; old=o")], None), Ok(Some("o".to_owned())));
         assert_eq!(token(&[("Cookie", "old=")], None), Ok(None));
     }
 
     #[test]
     fn other_schemes_are_not_ours_and_an_empty_bearer_is_an_error() {
         assert_eq!(token(&[("Authorization", "Basic eDp5")], None), Ok(None));
-        assert_eq!(
-            token(&[("Authorization", "Bearer ")], None),
-            Err(Refusal::Malformed)
-        );
-        assert_eq!(
-            token(&[("Authorization", "Bearer")], None),
-            Err(Refusal::Malformed)
-        );
+        assert_eq!(token(&[("Authorization", "Bearer ")], None), Err(Refusal::Malformed));
+        assert_eq!(token(&[("Authorization", "Bearer")], None), Err(Refusal::Malformed));
     }
 }

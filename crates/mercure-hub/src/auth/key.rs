@@ -37,11 +37,7 @@ impl Key {
             return Err(KeyError::Empty);
         }
         let decoding = DecodingKey::from_secret(secret);
-        Ok(Self {
-            algorithm,
-            decoding,
-            secret: secret.into(),
-        })
+        Ok(Self { algorithm, decoding, secret: secret.into() })
     }
 
     /// Signs claims as a compact token.

@@ -5,6 +5,7 @@ mod credentials;
 mod key;
 mod token;
 
+use self::credentials::Place;
 pub use self::key::{Key, KeyError};
 use self::token::verify;
 use crate::api::{Origins, Request};
@@ -96,10 +97,10 @@ impl Policy {
         let parameter = credentials::authorization_parameter(&request.query, self.protocol);
         let presented = credentials::find(request, parameter.as_deref(), &self.cookie_names)?
             .ok_or(Refusal::Missing)?;
-        if presented.from_cookie && !self.same_origin(request, hub) {
+        if presented.place == Place::Cookie && !self.same_origin(request, hub) {
             return Err(Refusal::CrossOrigin);
         }
-        verify(self, Role::Publisher, presented.token, hub, limits, clock)
+        verify(self, Role::Publisher, &presented, hub, limits, clock)
     }
 
     /// Identifies a subscriber; without a token it is anonymous.
@@ -116,23 +117,17 @@ impl Policy {
     ) -> Result<Principal, Refusal> {
         match credentials::find(request, parameter, &self.cookie_names)? {
             None => Ok(Principal::Anonymous),
-            Some(presented) => verify(self, Role::Subscriber, presented.token, hub, limits, clock),
+            Some(presented) => verify(self, Role::Subscriber, &presented, hub, limits, clock),
         }
     }
 
     /// Whether the request comes from a page that may publish with the user's cookie: one of the
     /// hub's own origin or of a listed one. Without `Origin` and `Referer` it is not known to be
     /// ("Security Considerations").
-    fn same_origin(&self, request: &Request, hub: &HubUrl) -> bool {
-        let origin_of = |url: &str| {
-            url::Url::parse(url)
-                .ok()
-                .map(|url| url.origin().ascii_serialization())
-        };
-        let source = request
-            .headers
-            .get("origin")
-            .or_else(|| request.headers.get("referer"));
+    pub(crate) fn same_origin(&self, request: &Request, hub: &HubUrl) -> bool {
+        let origin_of =
+            |url: &str| url::Url::parse(url).ok().map(|url| url.origin().ascii_serialization());
+        let source = request.headers.get("origin").or_else(|| request.headers.get("referer"));
         let Some(source) = source.and_then(origin_of).filter(|origin| origin != "null") else {
             return false;
         };
@@ -141,9 +136,7 @@ impl Policy {
         let addressed =
             |scheme: &str| host.and_then(|host| origin_of(&format!("{scheme}://{host}")));
         Some(&source) == own.as_ref()
-            || ["https", "http"]
-                .iter()
-                .any(|scheme| addressed(scheme).as_ref() == Some(&source))
+            || ["https", "http"].iter().any(|scheme| addressed(scheme).as_ref() == Some(&source))
             || self.publish_origins.contains(&source)
     }
 

@@ -5,6 +5,7 @@ use mercure_engine::Clock;
 use mercure_protocol::{Grants, HubUrl, Limits, Principal};
 use serde_json::Value;
 
+use super::credentials::{Place, Presented};
 use super::{Policy, Refusal, Role};
 
 /// Longest token that is looked at, in bytes.
@@ -14,12 +15,12 @@ const MAX_LENGTH: usize = 64 * 1024;
 pub(super) fn verify(
     policy: &Policy,
     role: Role,
-    token: &str,
+    presented: &Presented<'_>,
     hub: &HubUrl,
     limits: &Limits,
     clock: &Clock,
 ) -> Result<Principal, Refusal> {
-    examine(policy, role, token, hub, limits, clock).map_err(|reason| {
+    examine(policy, role, presented, hub, limits, clock).map_err(|reason| {
         // The reason is for the operator; the client learns only that the token is not valid.
         tracing::info!(?role, reason, "a token was refused");
         Refusal::Invalid
@@ -29,11 +30,12 @@ pub(super) fn verify(
 fn examine(
     policy: &Policy,
     role: Role,
-    token: &str,
+    presented: &Presented<'_>,
     hub: &HubUrl,
     limits: &Limits,
     clock: &Clock,
 ) -> Result<Principal, String> {
+    let token = presented.token;
     if token.len() > MAX_LENGTH {
         return Err("it is too long".to_owned());
     }
@@ -50,6 +52,11 @@ fn examine(
     let expires_at = check_times(&claims, now, is_v1)?;
     if is_v1 {
         check_issuer_and_audience(policy, &claims)?;
+        // 1.0 knows no tokens in URLs. One that satisfies both generations may stand where 0.x
+        // allows it; its rules stay those of 1.0.
+        if presented.place == Place::Parameter && !Grants::has_v0_claim(&claims) {
+            return Err("a 1.0 token must not be passed in the URL".to_owned());
+        }
     }
     let grants = if is_v1 {
         Grants::from_v1_claims(&claims, hub, limits)
@@ -84,10 +91,7 @@ fn verified_claims(policy: &Policy, role: Role, token: &str) -> Result<Value, St
 fn check_times(claims: &Value, now: f64, exp_required: bool) -> Result<Option<u64>, String> {
     let time = |name: &str| match claims.get(name) {
         None => Ok(None),
-        Some(value) => value
-            .as_f64()
-            .map(Some)
-            .ok_or(format!("its {name} is not a number")),
+        Some(value) => value.as_f64().map(Some).ok_or(format!("its {name} is not a number")),
     };
     if time("nbf")?.is_some_and(|not_before| not_before > now) {
         return Err("it is not valid yet (nbf)".to_owned());
@@ -102,15 +106,8 @@ fn check_times(claims: &Value, now: f64, exp_required: bool) -> Result<Option<u6
 }
 
 fn check_issuer_and_audience(policy: &Policy, claims: &Value) -> Result<(), String> {
-    let issuer = claims
-        .get("iss")
-        .and_then(Value::as_str)
-        .ok_or("it has no iss claim")?;
-    if !policy
-        .trusted_issuers
-        .iter()
-        .any(|trusted| trusted == issuer)
-    {
+    let issuer = claims.get("iss").and_then(Value::as_str).ok_or("it has no iss claim")?;
+    if !policy.trusted_issuers.iter().any(|trusted| trusted == issuer) {
         return Err("its iss is not among trusted_issuers".to_owned());
     }
     let identifier = policy.resource_identifier.as_str();
@@ -119,9 +116,5 @@ fn check_issuer_and_audience(policy: &Policy, claims: &Value) -> Result<(), Stri
         Some(Value::Array(audiences)) => audiences.iter().any(|a| a.as_str() == Some(identifier)),
         _ => return Err("it has no aud claim".to_owned()),
     };
-    if named {
-        Ok(())
-    } else {
-        Err(format!("its aud does not name {identifier}"))
-    }
+    if named { Ok(()) } else { Err(format!("its aud does not name {identifier}")) }
 }

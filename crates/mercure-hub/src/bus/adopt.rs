@@ -19,13 +19,8 @@ use crate::http::{Connection, prepare_tcp, write_head};
 /// The header by which the extension marks its response.
 const MARK: &str = "x-mercure-handoff";
 /// Fields that describe the worker's connection, not the client's.
-const DROPPED: [&str; 5] = [
-    MARK,
-    "content-length",
-    "transfer-encoding",
-    "connection",
-    "keep-alive",
-];
+const DROPPED: [&str; 5] =
+    [MARK, "content-length", "transfer-encoding", "connection", "keep-alive"];
 /// How long the worker's server may take to write its response.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest response head, in bytes.
@@ -97,11 +92,7 @@ fn head_for_client(head: &httparse::Response<'_, '_>, token: &str) -> Option<Vec
     }
     let none: &[(&str, &str)] = &[];
     let mut out = write_head(200, none);
-    let kept = |name: &str| {
-        !DROPPED
-            .iter()
-            .any(|dropped| name.eq_ignore_ascii_case(dropped))
-    };
+    let kept = |name: &str| !DROPPED.iter().any(|dropped| name.eq_ignore_ascii_case(dropped));
     for field in head.headers.iter().filter(|field| kept(field.name)) {
         out.extend_from_slice(field.name.as_bytes());
         out.extend_from_slice(b": ");
@@ -117,10 +108,7 @@ fn head_for_client(head: &httparse::Response<'_, '_>, token: &str) -> Option<Vec
 fn connection(descriptor: OwnedFd) -> io::Result<Connection> {
     let socket = Socket::from(descriptor);
     if socket.r#type()? != Type::STREAM {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "not a stream socket",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a stream socket"));
     }
     if socket.domain()? == Domain::UNIX {
         return unix(socket).map(Connection::Unix);

@@ -35,11 +35,7 @@ impl Messages {
                 let descriptors = std::mem::take(&mut self.descriptors);
                 return Ok(Some(Message { bytes, descriptors }));
             }
-            if socket
-                .async_io(Interest::READABLE, || self.receive(socket))
-                .await?
-                == 0
-            {
+            if socket.async_io(Interest::READABLE, || self.receive(socket)).await? == 0 {
                 return match self.bytes.is_empty() {
                     true => Ok(None),
                     false => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -54,10 +50,7 @@ impl Messages {
         };
         let length = u32::from_be_bytes(*length) as usize;
         if length > MAX_MESSAGE {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "message too long",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "message too long"));
         }
         if rest.len() < length {
             return Ok(None);
@@ -80,10 +73,7 @@ impl Messages {
             }
         }
         if received.flags.contains(ReturnFlags::CTRUNC) || self.descriptors.len() > DESCRIPTORS {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "too many descriptors",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "too many descriptors"));
         }
         self.bytes.extend_from_slice(&chunk[..received.bytes]);
         Ok(received.bytes)

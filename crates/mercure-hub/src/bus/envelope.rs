@@ -7,7 +7,7 @@ use mercure_protocol::{Grants, Limits, Principal, Protocol};
 use serde::Deserialize;
 
 use crate::api::{self, Accepted, Answer, Headers, Origins, Request, Service};
-use crate::auth::{Key, Policy};
+use crate::auth::{Key, Policy, Refusal};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -69,13 +69,24 @@ impl Relayed {
         let envelope = envelope.map_err(|error| {
             Answer::text(400, format!("bad envelope at column {}", error.column()))
         })?;
-        envelope
-            .open(service)
-            .map_err(|reason| Answer::text(400, reason))
+        envelope.open(service).map_err(|reason| Answer::text(400, reason))
     }
 
     pub(crate) async fn publish(self, service: &Service) -> Answer {
-        api::publish(service, &self.policy, &self.request, &self.body, self.given).await
+        let (policy, request) = (&self.policy, &self.request);
+        let principal = match self.given {
+            // The session behind these grants is a cookie, which the browser sends at anybody's
+            // request.
+            Some(_) if !policy.same_origin(request, service.hub.url()) => {
+                return Answer::refused(Refusal::CrossOrigin);
+            }
+            Some(given) => given,
+            None => match api::publisher(service, policy, request) {
+                Ok(principal) => principal,
+                Err(refusal) => return refusal,
+            },
+        };
+        api::publish(service, policy, request, &self.body, &principal).await
     }
 
     pub(crate) async fn subscribe(self, service: &Service) -> Result<Accepted, Answer> {
@@ -93,36 +104,24 @@ impl Envelope {
         for (name, value) in &self.headers {
             headers.push(name, bytes_of(value));
         }
-        let request = Request {
-            query: self.query,
-            headers,
-        };
+        let request = Request { query: self.query, headers };
         let policy = self.policy.policy()?;
         let grants = self.grants.filter(|_| !policy.finds_token(&request));
         let given = grants.map(|grants| grants.principal(service)).transpose()?;
-        Ok(Relayed {
-            body: bytes_of(&self.body),
-            request,
-            policy,
-            given,
-        })
+        Ok(Relayed { body: bytes_of(&self.body), request, policy, given })
     }
 }
 
 impl PolicySpec {
     fn policy(self) -> Result<Policy, String> {
         let key = |secret: Option<String>| {
-            let key = secret
-                .map(|secret| Key::new(&bytes_of(&secret), "HS256"))
-                .transpose();
+            let key = secret.map(|secret| Key::new(&bytes_of(&secret), "HS256")).transpose();
             key.map_err(|error| format!("a key {error}"))
         };
         Ok(Policy {
             protocol: Protocol::Both,
             anonymous: self.anonymous,
-            origins: Origins {
-                allowed: self.cors_origins,
-            },
+            origins: Origins { allowed: self.cors_origins },
             publish_origins: self.publish_origins,
             cookie_names: self.cookie_names,
             publisher_key: key(self.publisher_key)?,
@@ -139,16 +138,10 @@ impl GrantsSpec {
         let grants =
             Grants::from_selectors(&self.publish, &self.subscribe, service.hub.url(), limits);
         let grants = grants.map_err(|error| error.to_string())?;
-        Ok(Principal::Granted {
-            grants,
-            expires_at: self.expires_at,
-        })
+        Ok(Principal::Granted { grants, expires_at: self.expires_at })
     }
 }
 
 fn bytes_of(latin1: &str) -> Vec<u8> {
-    latin1
-        .chars()
-        .map(|c| u8::try_from(u32::from(c)).unwrap_or(b'?'))
-        .collect()
+    latin1.chars().map(|c| u8::try_from(u32::from(c)).unwrap_or(b'?')).collect()
 }

@@ -25,10 +25,7 @@ const PENDING_FOR: Duration = Duration::from_secs(30);
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum Ask {
     /// May this client subscribe? `token` names the question.
-    Authorize {
-        token: String,
-        envelope: Box<Envelope>,
-    },
+    Authorize { token: String, envelope: Box<Envelope> },
     /// Here is the client's connection.
     Take { token: String },
 }
@@ -70,13 +67,7 @@ impl Waiting {
     fn add(&self, token: String, accepted: Accepted, now: Duration) {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.retain(|_, pending| now.saturating_sub(pending.since) < PENDING_FOR);
-        waiting.insert(
-            token,
-            Pending {
-                accepted,
-                since: now,
-            },
-        );
+        waiting.insert(token, Pending { accepted, since: now });
     }
 
     fn remove(&self, token: &str) -> Option<Accepted> {
@@ -90,10 +81,9 @@ async fn answer(companion: &Arc<Companion>, message: Message) -> serde_json::Val
         Ok(Ask::Authorize { token, envelope }) => authorize(companion, token, *envelope).await,
         Ok(Ask::Take { token }) => take(companion, token, message.descriptors),
         // The library's message would quote a value of the envelope, which may be a key.
-        Err(error) => reply(&Answer::text(
-            400,
-            format!("bad message at column {}", error.column()),
-        )),
+        Err(error) => {
+            reply(&Answer::text(400, format!("bad message at column {}", error.column())))
+        }
     }
 }
 
@@ -106,14 +96,8 @@ async fn authorize(companion: &Companion, token: String, envelope: Envelope) -> 
     match result {
         Ok(accepted) => {
             let headers = accepted.headers.clone();
-            companion
-                .waiting
-                .add(token, accepted, service.hub.clock().now());
-            reply(&Answer {
-                status: 200,
-                headers,
-                body: Vec::new(),
-            })
+            companion.waiting.add(token, accepted, service.hub.clock().now());
+            reply(&Answer { status: 200, headers, body: Vec::new() })
         }
         Err(answer) => reply(&answer),
     }

@@ -30,7 +30,7 @@ use tokio::task::JoinSet;
 pub(crate) use self::envelope::Relayed;
 use crate::api::{Answer, Service};
 use crate::http::{self, Bound, Connection};
-use crate::server::{accept_all, finish, stop_accepting, stopped};
+use crate::server::{Watch, accept_all, finish, stop_accepting, stopped};
 
 /// Version of the bus; workers and companion must agree on it.
 pub const BUS_VERSION: u32 = 1;
@@ -84,9 +84,7 @@ pub async fn run(
     let (stop, stopping) = watch::channel(false);
     let mut accepting = companion.listen(&options.directory, &stopping)?;
     let mut connections = Vec::new();
-    io::stdout()
-        .write_all(b"ready\n")
-        .context("telling the starter")?;
+    io::stdout().write_all(b"ready\n").context("telling the starter")?;
     let mut retired = companion.retired.subscribe();
     let reason = tokio::select! {
         () = shutdown => "stopped",
@@ -117,9 +115,7 @@ impl Companion {
             heartbeat: (!options.heartbeat.is_zero()).then_some(options.heartbeat),
             ..Options::new(hub_url).within(&options.retention)
         };
-        let hub = Hub::start(Arc::new(transport), engine, clock)
-            .await
-            .context("starting")?;
+        let hub = Hub::start(Arc::new(transport), engine, clock).await.context("starting")?;
         let service = Service {
             hub,
             limits: Limits::default(),
@@ -150,7 +146,7 @@ impl Companion {
         let mut accepting = JoinSet::new();
         let router = http::bus(Arc::clone(self));
         let stop = stopping.clone();
-        accepting.spawn(accept_all(requests, stopping.clone(), move |connection| {
+        accepting.spawn(accept_all(requests, Watch::Yes, stopping.clone(), move |connection| {
             let (router, stop) = (router.clone(), stop.clone());
             async move {
                 if is_same_user(&connection) {
@@ -159,7 +155,7 @@ impl Companion {
             }
         }));
         let (companion, stop) = (Arc::clone(self), stopping.clone());
-        accepting.spawn(accept_all(handoffs, stopping.clone(), move |connection| {
+        accepting.spawn(accept_all(handoffs, Watch::Yes, stopping.clone(), move |connection| {
             let (companion, stop) = (Arc::clone(&companion), stop.clone());
             async move {
                 if is_same_user(&connection)
@@ -212,11 +208,7 @@ impl Companion {
             "last_event_id": head.id.map(|id| id.to_string()),
         });
         let headers = vec![("Content-Type", "application/json".to_owned())];
-        Answer {
-            status: 200,
-            headers,
-            body: body.to_string().into_bytes(),
-        }
+        Answer { status: 200, headers, body: body.to_string().into_bytes() }
     }
 }
 
@@ -233,9 +225,7 @@ fn is_same_user(connection: &Connection) -> bool {
     let Connection::Unix(socket) = connection else {
         return false;
     };
-    let same = socket
-        .peer_cred()
-        .is_ok_and(|peer| peer.uid() == geteuid().as_raw());
+    let same = socket.peer_cred().is_ok_and(|peer| peer.uid() == geteuid().as_raw());
     if !same {
         tracing::warn!("a process of another user was turned away");
     }
@@ -270,12 +260,7 @@ fn prepare_directory(directory: &Path) -> anyhow::Result<()> {
 /// Takes the lock that makes this the only companion; the kernel gives it back however we end.
 fn take_lock(directory: &Path) -> anyhow::Result<File> {
     let path = directory.join("lock");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&path);
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
     let file = file.with_context(|| format!("cannot open {}", path.display()))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),

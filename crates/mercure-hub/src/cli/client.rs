@@ -40,11 +40,7 @@ pub(super) fn publish_command() -> Command {
         .arg(text("id", "Id of the event"))
         .arg(text("type", "Type of the event"))
         .arg(text("retry", "Reconnection time in milliseconds"))
-        .arg(
-            Arg::new("data")
-                .help("Payload; - reads standard input")
-                .default_value(""),
-        )
+        .arg(Arg::new("data").help("Payload; - reads standard input").default_value(""))
 }
 
 pub(super) fn subscribe_command() -> Command {
@@ -65,15 +61,10 @@ pub(super) fn subscribe_command() -> Command {
 }
 
 pub(super) fn publish(matches: &ArgMatches) -> anyhow::Result<()> {
-    let mut data = matches
-        .get_one::<String>("data")
-        .cloned()
-        .unwrap_or_default();
+    let mut data = matches.get_one::<String>("data").cloned().unwrap_or_default();
     if data == "-" {
         data.clear();
-        std::io::stdin()
-            .read_to_string(&mut data)
-            .context("reading standard input")?;
+        std::io::stdin().read_to_string(&mut data).context("reading standard input")?;
     }
     let mut form = url::form_urlencoded::Serializer::new(String::new());
     for topic in matches.get_many::<String>("topic").unwrap_or_default() {
@@ -89,15 +80,12 @@ pub(super) fn publish(matches: &ArgMatches) -> anyhow::Result<()> {
         }
     }
     let url = setting(matches, "hub", "MERCURE_HUB_URL").unwrap_or_default();
-    let mut request = agent()
-        .post(&url)
-        .header("Content-Type", "application/x-www-form-urlencoded");
+    let mut request =
+        agent().post(&url).header("Content-Type", "application/x-www-form-urlencoded");
     if let Some(token) = setting(matches, "jwt", "MERCURE_JWT") {
         request = request.header("Authorization", format!("Bearer {token}"));
     }
-    let response = request
-        .send(form.finish())
-        .map_err(|error| unreachable(&url, &error))?;
+    let response = request.send(form.finish()).map_err(|error| unreachable(&url, &error))?;
     let id = checked(response)?.body_mut().read_to_string()?;
     writeln!(std::io::stdout(), "{id}")?;
     Ok(())
@@ -109,9 +97,7 @@ pub(super) fn subscribe(matches: &ArgMatches) -> anyhow::Result<()> {
     for topic in matches.get_many::<String>("topic").unwrap_or_default() {
         target.query_pairs_mut().append_pair("topic", topic);
     }
-    let mut request = agent()
-        .get(target.as_str())
-        .header("Accept", "text/event-stream");
+    let mut request = agent().get(target.as_str()).header("Accept", "text/event-stream");
     if let Some(token) = setting(matches, "jwt", "MERCURE_JWT") {
         request = request.header("Authorization", format!("Bearer {token}"));
     }
@@ -135,10 +121,7 @@ pub(super) fn subscribe(matches: &ArgMatches) -> anyhow::Result<()> {
 
 fn agent() -> ureq::Agent {
     // A refusal's body says what is wrong, so a status is not an error of the library's.
-    ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .build()
-        .into()
+    ureq::Agent::config_builder().http_status_as_error(false).build().into()
 }
 
 /// The flag if given, else the variable, else the flag's default.

@@ -44,23 +44,14 @@ pub(super) fn companion(matches: &ArgMatches) -> anyhow::Result<()> {
     let duration = |name: &str| {
         Duration::from_millis(matches.get_one::<u64>(name).copied().unwrap_or_default())
     };
-    let events = matches
-        .get_one::<usize>("history")
-        .copied()
-        .unwrap_or_default();
+    let events = matches.get_one::<usize>("history").copied().unwrap_or_default();
     let options = CompanionOptions {
-        directory: matches
-            .get_one::<PathBuf>("directory")
-            .cloned()
-            .unwrap_or_default(),
+        directory: matches.get_one::<PathBuf>("directory").cloned().unwrap_or_default(),
         grace: duration("grace"),
         heartbeat: duration("heartbeat"),
         retry: duration("retry"),
         poll_interval: duration("poll-interval"),
-        retention: Retention {
-            events,
-            ..Retention::default()
-        },
+        retention: Retention { events, ..Retention::default() },
     };
     run(async |stop| bus::run(options, stop).await)
 }

@@ -56,9 +56,7 @@ fn command() -> Command {
         .about(about)
         .after_help("Without a subcommand, mercure-hub serves.")
         .args_conflicts_with_subcommands(true)
-        .subcommand(with_settings(
-            Command::new("serve").about("Run the hub (the default)"),
-        ))
+        .subcommand(with_settings(Command::new("serve").about("Run the hub (the default)")))
         .subcommand(with_settings(
             Command::new("check-config").about("Check the configuration and show what it means"),
         ))
@@ -70,10 +68,7 @@ fn command() -> Command {
 
 /// Adds a flag for every setting.
 fn with_settings(command: Command) -> Command {
-    let file = Arg::new("config")
-        .long("config")
-        .value_name("FILE")
-        .help("TOML file to read");
+    let file = Arg::new("config").long("config").value_name("FILE").help("TOML file to read");
     SETTINGS.iter().fold(command.arg(file), |command, setting| {
         let default = match setting.default {
             "" => String::new(),
@@ -84,11 +79,7 @@ fn with_settings(command: Command) -> Command {
                 .long(setting.flag())
                 .value_name(setting.value.trim_end_matches("..."))
                 .action(ArgAction::Append)
-                .help(format!(
-                    "{}{default} [env: {}]",
-                    setting.help,
-                    setting.variable()
-                )),
+                .help(format!("{}{default} [env: {}]", setting.help, setting.variable())),
         )
     })
 }
@@ -116,9 +107,7 @@ where
     F: Future<Output = anyhow::Result<()>>,
 {
     use tokio::signal::unix::{SignalKind, signal};
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;

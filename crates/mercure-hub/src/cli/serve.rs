@@ -23,12 +23,7 @@ pub(super) fn serve(matches: &ArgMatches) -> anyhow::Result<()> {
 pub(super) fn check_config(matches: &ArgMatches) -> anyhow::Result<()> {
     let config = Config::parse(&layers(matches)?)?;
     let policy = &config.policy;
-    let listen = config
-        .listen
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(" ");
+    let listen = config.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     let has = |key: bool| if key { "configured" } else { "none" };
     let list = |items: &[String]| match items {
         [] => "none".to_owned(),
@@ -55,10 +50,7 @@ pub(super) fn check_config(matches: &ArgMatches) -> anyhow::Result<()> {
         list(&policy.trusted_issuers),
         policy.resource_identifier,
         list(&policy.origins.allowed),
-        config
-            .transport
-            .split_once("://")
-            .map_or("", |(scheme, _)| scheme),
+        config.transport.split_once("://").map_or("", |(scheme, _)| scheme),
     )?;
     Ok(())
 }

@@ -10,11 +10,7 @@ use super::Usage;
 
 pub(super) fn command() -> Command {
     let topics = |name: &'static str, help: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .value_name("TOPIC")
-            .action(ArgAction::Append)
-            .help(help)
+        Arg::new(name).long(name).value_name("TOPIC").action(ArgAction::Append).help(help)
     };
     Command::new("token")
         .about("Make a token, signed with a key that you give")
@@ -25,20 +21,9 @@ pub(super) fn command() -> Command {
              --audience the token satisfies both generations of the protocol; without them it is \
              a 0.x token.",
         )
-        .arg(topics(
-            "publish",
-            "Topic, URI template or * that may be published to",
-        ))
-        .arg(topics(
-            "subscribe",
-            "Topic, URI template or * of private updates that may be read",
-        ))
-        .arg(
-            Arg::new("key")
-                .long("key")
-                .value_name("SECRET")
-                .help("Key to sign with"),
-        )
+        .arg(topics("publish", "Topic, URI template or * that may be published to"))
+        .arg(topics("subscribe", "Topic, URI template or * of private updates that may be read"))
+        .arg(Arg::new("key").long("key").value_name("SECRET").help("Key to sign with"))
         .arg(
             Arg::new("alg")
                 .long("alg")
@@ -52,36 +37,24 @@ pub(super) fn command() -> Command {
                 .default_value("1h")
                 .help("Life of the token"),
         )
-        .arg(
-            Arg::new("issuer")
-                .long("issuer")
-                .help("iss claim: one of the hub's trusted_issuers"),
-        )
+        .arg(Arg::new("issuer").long("issuer").help("iss claim: one of the hub's trusted_issuers"))
         .arg(
             Arg::new("audience")
                 .long("audience")
                 .help("aud claim: the hub's resource_identifier, by default its URL"),
         )
-        .arg(
-            Arg::new("subject")
-                .long("subject")
-                .help("sub claim [default: a random one]"),
-        )
+        .arg(Arg::new("subject").long("subject").help("sub claim [default: a random one]"))
 }
 
 pub(super) fn token(matches: &ArgMatches) -> anyhow::Result<()> {
     let text = |name: &str| matches.get_one::<String>(name).map(String::as_str);
     let list = |name: &str| -> Vec<&str> {
-        matches
-            .get_many::<String>(name)
-            .unwrap_or_default()
-            .map(String::as_str)
-            .collect()
+        matches.get_many::<String>(name).unwrap_or_default().map(String::as_str).collect()
     };
     let (publish, subscribe) = (list("publish"), list("subscribe"));
     if publish.is_empty() && subscribe.is_empty() {
         return Err(
-            Usage("name at least one topic with --publish or --subscribe".to_owned()).into(),
+            Usage("name at least one topic with --publish or --subscribe".to_owned()).into()
         );
     }
     let life = parse_duration(text("expires").unwrap_or_default())
@@ -135,15 +108,9 @@ fn secret(flag: Option<&str>, publishes: bool) -> anyhow::Result<String> {
     if let Some(secret) = flag {
         return Ok(secret.to_owned());
     }
-    let name = if publishes {
-        "publisher_jwt_key"
-    } else {
-        "subscriber_jwt_key"
-    };
+    let name = if publishes { "publisher_jwt_key" } else { "subscriber_jwt_key" };
     let setting = SETTINGS.iter().find(|setting| setting.name == name);
-    let variable = setting
-        .map(|setting| setting.variable())
-        .unwrap_or_default();
+    let variable = setting.map(|setting| setting.variable()).unwrap_or_default();
     if let Some((_, secret)) = std::env::vars().find(|(name, _)| *name == variable) {
         return Ok(secret);
     }

@@ -41,14 +41,9 @@ impl Layers {
             Ok(table) => table,
             Err(error) => {
                 // The library's message quotes the line, which may hold a key.
-                let line = error
-                    .span()
-                    .map(|span| 1 + text[..span.start].matches('\n').count());
+                let line = error.span().map(|span| 1 + text[..span.start].matches('\n').count());
                 let line = line.map_or(String::new(), |line| format!(", line {line}"));
-                self.errors.push(format!(
-                    "the file is not valid TOML{line}: {}",
-                    error.message()
-                ));
+                self.errors.push(format!("the file is not valid TOML{line}: {}", error.message()));
                 return;
             }
         };
@@ -58,7 +53,10 @@ impl Layers {
                 continue;
             };
             match texts(&value) {
-                Some(values) => self.set(setting, values, key),
+                Some(values) if values.len() == 1 || setting.is_list() => {
+                    self.set(setting, values, key);
+                }
+                Some(_) => self.errors.push(format!("{key}: takes one value, not a list")),
                 None => self.errors.push(format!(
                     "{key}: needs a text, a number, true or false, or a list of texts"
                 )),
@@ -73,7 +71,7 @@ impl Layers {
                 continue;
             }
             match find(|setting| setting.variable() == name) {
-                Some(setting) => self.set(setting, split(&value), name),
+                Some(setting) => self.set(setting, split(setting, &value), name),
                 None => self.unknown(&name, Setting::variable),
             }
         }
@@ -81,8 +79,12 @@ impl Layers {
 
     /// Takes a flag's values.
     pub fn flag(&mut self, setting: &'static Setting, values: &[String]) {
-        let values = values.iter().flat_map(|value| split(value)).collect();
-        self.set(setting, values, format!("--{}", setting.flag()));
+        let spelling = format!("--{}", setting.flag());
+        if values.len() > 1 && !setting.is_list() {
+            self.errors.push(format!("{spelling}: was given more than once"));
+        }
+        let values = values.iter().flat_map(|value| split(setting, value)).collect();
+        self.set(setting, values, spelling);
     }
 
     pub(super) fn get(&self, setting: &Setting) -> Option<&Raw> {
@@ -98,11 +100,7 @@ impl Layers {
     /// # Errors
     /// All of them.
     pub fn check(&self) -> Result<(), ConfigErrors> {
-        if self.errors.is_empty() {
-            Ok(())
-        } else {
-            Err(ConfigErrors(self.errors.clone()))
-        }
+        if self.errors.is_empty() { Ok(()) } else { Err(ConfigErrors(self.errors.clone())) }
     }
 
     fn set(&mut self, setting: &'static Setting, values: Vec<String>, spelling: String) {
@@ -116,9 +114,7 @@ impl Layers {
             .map(spell)
             .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
             .filter(|spelled| likeness(spelled) > 0.8);
-        let hint = nearest.map_or(String::new(), |nearest| {
-            format!("; did you mean {nearest}?")
-        });
+        let hint = nearest.map_or(String::new(), |nearest| format!("; did you mean {nearest}?"));
         self.errors.push(format!("{name}: unknown setting{hint}"));
     }
 }
@@ -127,11 +123,13 @@ fn find(predicate: impl Fn(&Setting) -> bool) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| predicate(setting))
 }
 
-/// Lists are separated by spaces or commas in the environment and in flags.
-fn split(value: &str) -> Vec<String> {
-    let parts = value
-        .split([' ', ',', '\t', '\n'])
-        .filter(|part| !part.is_empty());
+/// Lists are separated by spaces or commas in the environment and in flags; everything else, a key
+/// above all, is taken as it is. An empty value is none.
+fn split(setting: &Setting, value: &str) -> Vec<String> {
+    if !setting.is_list() {
+        return if value.is_empty() { Vec::new() } else { vec![value.to_owned()] };
+    }
+    let parts = value.split([' ', ',', '\t', '\n']).filter(|part| !part.is_empty());
     parts.map(str::to_owned).collect()
 }
 
@@ -140,10 +138,9 @@ fn texts(value: &toml::Value) -> Option<Vec<String>> {
         toml::Value::String(text) => Some(vec![text.clone()]),
         toml::Value::Integer(number) => Some(vec![number.to_string()]),
         toml::Value::Boolean(flag) => Some(vec![flag.to_string()]),
-        toml::Value::Array(items) => items
-            .iter()
-            .map(|item| item.as_str().map(str::to_owned))
-            .collect(),
+        toml::Value::Array(items) => {
+            items.iter().map(|item| item.as_str().map(str::to_owned)).collect()
+        }
         toml::Value::Float(_) | toml::Value::Datetime(_) | toml::Value::Table(_) => None,
     }
 }

@@ -88,9 +88,7 @@ pub struct ConfigErrors(pub Vec<String>);
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the configuration has {} error(s):", self.0.len())?;
-        self.0
-            .iter()
-            .try_for_each(|error| write!(f, "\n  - {error}"))
+        self.0.iter().try_for_each(|error| write!(f, "\n  - {error}"))
     }
 }
 
@@ -109,9 +107,7 @@ impl Config {
         let hub_url = own_url(&listen, &public_url, &hub_path);
         let policy = policy(&mut read, &hub_url);
         let transport = read.one("transport", |url| {
-            mercure_transports::check(url)
-                .map(|()| url.to_owned())
-                .map_err(|e| e.to_string())
+            mercure_transports::check(url).map(|()| url.to_owned()).map_err(|e| e.to_string())
         });
         let config = Self {
             heartbeat: read.duration("heartbeat"),
@@ -163,9 +159,7 @@ fn policy(read: &mut Reader<'_>, hub_url: &Result<HubUrl, String>) -> Policy {
     Policy {
         protocol,
         anonymous: read.flag("anonymous"),
-        origins: Origins {
-            allowed: read.list("cors_origins", parse_cors_origin),
-        },
+        origins: Origins { allowed: read.list("cors_origins", parse_cors_origin) },
         publish_origins: read.list("publish_origins", parse_origin),
         cookie_names,
         publisher_key,
@@ -194,6 +188,7 @@ fn limits(read: &mut Reader<'_>) -> Limits {
         id_length: read.size("max_id_length"),
         type_length: read.size("max_type_length"),
         matchers: read.count("max_matchers"),
+        patterns: read.count("max_patterns"),
         matcher_length: read.size("max_matcher_length"),
         grants: read.count("max_grants"),
     }
@@ -252,9 +247,7 @@ fn parse_hub_path(text: &str) -> Result<String, String> {
 }
 
 fn parse_origin(text: &str) -> Result<String, String> {
-    let origin = url::Url::parse(text)
-        .ok()
-        .map(|url| url.origin().ascii_serialization());
+    let origin = url::Url::parse(text).ok().map(|url| url.origin().ascii_serialization());
     match origin {
         Some(origin) if origin == text.trim_end_matches('/') => Ok(origin),
         _ => Err("needs an origin, as in https://example.com (no path)".to_owned()),
@@ -262,11 +255,7 @@ fn parse_origin(text: &str) -> Result<String, String> {
 }
 
 fn parse_cors_origin(text: &str) -> Result<String, String> {
-    if text == "*" {
-        Ok(text.to_owned())
-    } else {
-        parse_origin(text)
-    }
+    if text == "*" { Ok(text.to_owned()) } else { parse_origin(text) }
 }
 
 fn parse_cookie_name(text: &str) -> Result<String, String> {

@@ -18,6 +18,12 @@ impl Setting {
         format!("MERCURE_{}", self.name.to_ascii_uppercase())
     }
 
+    /// Whether it takes several values.
+    #[must_use]
+    pub fn is_list(&self) -> bool {
+        self.value.ends_with("...")
+    }
+
     /// The flag, without its dashes.
     #[must_use]
     pub fn flag(&self) -> String {
@@ -31,28 +37,13 @@ const fn setting(
     value: &'static str,
     help: &'static str,
 ) -> Setting {
-    Setting {
-        name,
-        default,
-        value,
-        help,
-    }
+    Setting { name, default, value, help }
 }
 
 /// Every setting of a hub, in the order of the documentation.
 pub static SETTINGS: &[Setting] = &[
-    setting(
-        "listen",
-        "127.0.0.1:5500",
-        "ADDRESS...",
-        "Where to listen: host:port or unix:/path",
-    ),
-    setting(
-        "hub_path",
-        "/.well-known/mercure",
-        "PATH",
-        "Path of the hub",
-    ),
+    setting("listen", "127.0.0.1:5500", "ADDRESS...", "Where to listen: host:port or unix:/path"),
+    setting("hub_path", "/.well-known/mercure", "PATH", "Path of the hub"),
     setting(
         "public_url",
         "",
@@ -66,48 +57,18 @@ pub static SETTINGS: &[Setting] = &[
         "URI",
         "What the aud claim of a 1.0 token must name [default: the hub's URL]",
     ),
-    setting(
-        "protocol",
-        "both",
-        "both|1.0|0.x",
-        "Generations of the protocol to speak",
-    ),
-    setting(
-        "publisher_jwt_key",
-        "",
-        "SECRET",
-        "Key that verifies publishers' tokens",
-    ),
-    setting(
-        "publisher_jwt_alg",
-        "HS256",
-        "ALG",
-        "Its algorithm: HS256, HS384 or HS512",
-    ),
-    setting(
-        "subscriber_jwt_key",
-        "",
-        "SECRET",
-        "Key that verifies subscribers' tokens",
-    ),
-    setting(
-        "subscriber_jwt_alg",
-        "HS256",
-        "ALG",
-        "Its algorithm: HS256, HS384 or HS512",
-    ),
+    setting("protocol", "both", "both|1.0|0.x", "Generations of the protocol to speak"),
+    setting("publisher_jwt_key", "", "SECRET", "Key that verifies publishers' tokens"),
+    setting("publisher_jwt_alg", "HS256", "ALG", "Its algorithm: HS256, HS384 or HS512"),
+    setting("subscriber_jwt_key", "", "SECRET", "Key that verifies subscribers' tokens"),
+    setting("subscriber_jwt_alg", "HS256", "ALG", "Its algorithm: HS256, HS384 or HS512"),
     setting(
         "trusted_issuers",
         "",
         "ISSUER...",
         "Values of the iss claim that 1.0 tokens may have; without any, 1.0 tokens are refused",
     ),
-    setting(
-        "anonymous",
-        "true",
-        "BOOL",
-        "Serve subscribers without a token (public updates only)",
-    ),
+    setting("anonymous", "true", "BOOL", "Serve subscribers without a token (public updates only)"),
     setting(
         "cors_origins",
         "",
@@ -127,12 +88,7 @@ pub static SETTINGS: &[Setting] = &[
         "Cookies that may hold a token [default: __Secure-mercure_access_token (1.0) and \
          mercureAuthorization (0.x)]",
     ),
-    setting(
-        "heartbeat",
-        "15s",
-        "DURATION",
-        "Silence after which a comment is sent; 0s for never",
-    ),
+    setting("heartbeat", "15s", "DURATION", "Silence after which a comment is sent; 0s for never"),
     setting(
         "retry",
         "1s",
@@ -152,58 +108,24 @@ pub static SETTINGS: &[Setting] = &[
         "How long a subscriber may refuse what waits for it",
     ),
     setting("max_connections", "100000", "COUNT", "Subscribers at once"),
-    setting(
-        "max_request_body",
-        "1MiB",
-        "SIZE",
-        "Largest body of a request",
-    ),
+    setting("max_request_body", "1MiB", "SIZE", "Largest body of a request"),
     setting("max_topics", "100", "COUNT", "Topics of one update"),
     setting("max_topic_length", "4KiB", "SIZE", "Length of a topic"),
-    setting(
-        "max_id_length",
-        "1KiB",
-        "SIZE",
-        "Length of an event id given by a publisher",
-    ),
+    setting("max_id_length", "1KiB", "SIZE", "Length of an event id given by a publisher"),
     setting("max_type_length", "256B", "SIZE", "Length of an event type"),
+    setting("max_matchers", "1000", "COUNT", "Topic matchers of one subscription request"),
     setting(
-        "max_matchers",
-        "1000",
+        "max_patterns",
+        "100",
         "COUNT",
-        "Topic matchers of one subscription request",
+        "Of these, how many may be URL patterns or URI templates",
     ),
-    setting(
-        "max_matcher_length",
-        "4KiB",
-        "SIZE",
-        "Length of a topic matcher",
-    ),
-    setting(
-        "max_grants",
-        "10000",
-        "COUNT",
-        "Topic matchers in one token",
-    ),
-    setting(
-        "transport",
-        "memory://",
-        "URL",
-        "Keeper of the log: memory://",
-    ),
+    setting("max_matcher_length", "4KiB", "SIZE", "Length of a topic matcher"),
+    setting("max_grants", "10000", "COUNT", "Topic matchers in one token"),
+    setting("transport", "memory://", "URL", "Keeper of the log: memory://"),
     setting("history_size", "100000", "COUNT", "Events kept"),
-    setting(
-        "history_age",
-        "0s",
-        "DURATION",
-        "Age of the oldest event kept; 0s for no bound",
-    ),
+    setting("history_age", "0s", "DURATION", "Age of the oldest event kept; 0s for no bound"),
     setting("history_bytes", "256MiB", "SIZE", "Size of all events kept"),
     setting("log_format", "text", "text|json", "Form of log lines"),
-    setting(
-        "log_level",
-        "info",
-        "LEVEL",
-        "Log lines to write: error, warn, info, debug, trace",
-    ),
+    setting("log_level", "info", "LEVEL", "Log lines to write: error, warn, info, debug, trace"),
 ];

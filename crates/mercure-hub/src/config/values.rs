@@ -10,18 +10,11 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(layers: &'a Layers) -> Self {
-        Self {
-            layers,
-            errors: layers.errors().to_vec(),
-        }
+        Self { layers, errors: layers.errors().to_vec() }
     }
 
     pub(super) fn finish(self) -> Result<(), ConfigErrors> {
-        if self.errors.is_empty() {
-            Ok(())
-        } else {
-            Err(ConfigErrors(self.errors))
-        }
+        if self.errors.is_empty() { Ok(()) } else { Err(ConfigErrors(self.errors)) }
     }
 
     /// Notes an error about a setting, under the name the user wrote. Never repeats the value: it
@@ -44,11 +37,8 @@ impl<'a> Reader<'a> {
         };
         match self.layers.get(setting) {
             Some(raw) => raw.values.clone(),
-            None => setting
-                .default
-                .split_whitespace()
-                .map(str::to_owned)
-                .collect(),
+            None if setting.default.is_empty() => Vec::new(),
+            None => vec![setting.default.to_owned()],
         }
     }
 
@@ -130,13 +120,7 @@ impl<'a> Reader<'a> {
 /// # Errors
 /// Says what is expected.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let units = [
-        ("ms", 1),
-        ("s", 1000),
-        ("m", 60_000),
-        ("h", 3_600_000),
-        ("d", 86_400_000_u64),
-    ];
+    let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000_u64)];
     let milliseconds = scaled(text, &units);
     milliseconds
         .map(Duration::from_millis)
@@ -145,12 +129,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 
 /// A number and a unit: `512B`, `64KiB`, `1MiB`, `2GiB`.
 pub(crate) fn parse_size(text: &str) -> Result<usize, String> {
-    let units = [
-        ("KiB", 1 << 10),
-        ("MiB", 1 << 20),
-        ("GiB", 1 << 30),
-        ("B", 1_u64),
-    ];
+    let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("B", 1_u64)];
     scaled(text, &units)
         .and_then(|bytes| usize::try_from(bytes).ok())
         .filter(|bytes| *bytes > 0)

@@ -39,10 +39,7 @@ pub(super) fn request_of(head: &http::request::Parts) -> Request {
     for (name, value) in &head.headers {
         headers.push(name.as_str(), value.as_bytes());
     }
-    Request {
-        query: head.uri.query().unwrap_or_default().to_owned(),
-        headers,
-    }
+    Request { query: head.uri.query().unwrap_or_default().to_owned(), headers }
 }
 
 /// A subscriber's stream as a response body.
@@ -57,8 +54,6 @@ impl http_body::Body for StreamBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.0
-            .poll_next(cx)
-            .map(|chunk| chunk.map(|bytes| Ok(Frame::data(bytes))))
+        self.0.poll_next(cx).map(|chunk| chunk.map(|bytes| Ok(Frame::data(bytes))))
     }
 }

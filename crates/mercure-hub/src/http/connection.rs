@@ -1,5 +1,5 @@
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -47,10 +47,7 @@ pub(crate) struct SocketFile {
 
 impl SocketFile {
     fn new(path: &Path) -> io::Result<Self> {
-        Ok(Self {
-            path: path.to_owned(),
-            identity: identity(path)?,
-        })
+        Ok(Self { path: path.to_owned(), identity: identity(path)? })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -87,12 +84,14 @@ pub(crate) enum Connection {
 impl Bound {
     /// Binds a Unix socket that only this user can connect to, in place of a stale one.
     pub(crate) fn unix(path: &Path, mode: u32) -> io::Result<Self> {
-        match std::os::unix::net::UnixStream::connect(path) {
-            Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                std::fs::remove_file(path)?;
+        // Only a socket that nobody listens on any more is in the way, and only a socket is removed.
+        if std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+            match std::os::unix::net::UnixStream::connect(path) {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    std::fs::remove_file(path)?;
+                }
+                _ => return Err(io::ErrorKind::AddrInUse.into()),
             }
-            Err(_) => {}
         }
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
@@ -131,19 +130,16 @@ impl Site {
         shutdown: watch::Receiver<bool>,
     ) {
         connection.prepare(self.write_timeout);
-        let result = match direct::first_request(&mut connection, &self.hub_path).await {
+        let mut stopping = shutdown.clone();
+        let first = tokio::select! {
+            first = direct::first_request(&mut connection, &self.hub_path) => first,
+            () = stopped(&mut stopping) => First::Nothing,
+        };
+        let result = match first {
             First::Nothing => Ok(()),
             First::Subscription(request) => direct::serve(connection, request, self).await,
             First::Other(prefix) => {
-                serve_library(
-                    Prefixed {
-                        prefix,
-                        socket: connection,
-                    },
-                    router,
-                    shutdown,
-                )
-                .await;
+                serve_library(Prefixed { prefix, socket: connection }, router, shutdown).await;
                 Ok(())
             }
         };
@@ -159,14 +155,13 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(30));
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(1000);
+        .max_concurrent_streams(1000)
+        // A peer that is gone, or never meant to speak, does not answer a ping.
+        .keep_alive_interval(Duration::from_secs(30));
     let service = TowerToHyperService::new(router);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
     let result = tokio::select! {

@@ -49,9 +49,7 @@ pub(super) async fn first_request(connection: &mut Connection, hub_path: &str) -
             }
         }
     };
-    tokio::time::timeout(HEAD_TIMEOUT, look)
-        .await
-        .unwrap_or(First::Nothing)
+    tokio::time::timeout(HEAD_TIMEOUT, look).await.unwrap_or(First::Nothing)
 }
 
 enum Class {
@@ -61,11 +59,12 @@ enum Class {
 }
 
 fn classify(bytes: &[u8], hub_path: &str) -> Class {
-    let begins_like_get = bytes
-        .iter()
-        .zip(b"GET ")
-        .all(|(byte, expected)| byte == expected);
-    if !begins_like_get {
+    // The library tells HTTP/2 from HTTP/1 without a timeout; it gets what it needs at once.
+    const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    if bytes.len() < HTTP2.len() && HTTP2.starts_with(bytes) || !bytes.contains(&b'\n') {
+        return Class::Unfinished;
+    }
+    if !bytes.starts_with(b"GET ") {
         return Class::Other;
     }
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
@@ -80,23 +79,13 @@ fn classify(bytes: &[u8], hub_path: &str) -> Class {
     if path != hub_path {
         return Class::Other;
     }
-    let mut request = Request {
-        query: query.to_owned(),
-        ..Request::default()
-    };
+    let mut request = Request { query: query.to_owned(), ..Request::default() };
     for field in head.headers {
         request.headers.push(field.name, field.value);
     }
-    let has_body = request
-        .headers
-        .get("content-length")
-        .is_some_and(|length| length.trim() != "0");
+    let has_body = request.headers.get("content-length").is_some_and(|length| length.trim() != "0");
     let special = ["transfer-encoding", "upgrade", "expect"];
-    if has_body
-        || special
-            .iter()
-            .any(|name| request.headers.get(name).is_some())
-    {
+    if has_body || special.iter().any(|name| request.headers.get(name).is_some()) {
         return Class::Other;
     }
     Class::Subscription(request)
@@ -113,9 +102,7 @@ pub(super) async fn serve(
             let mut head = write_head(200, &accepted.headers);
             head.extend_from_slice(b"Connection: close\r\n\r\n");
             let outlet = connection.into_outlet()?;
-            site.service
-                .hub
-                .attach(accepted.into_subscriber(outlet, &head));
+            site.service.hub.attach(accepted.into_subscriber(outlet, &head));
             Ok(())
         }
         Err(answer) => {
@@ -147,9 +134,7 @@ fn whole_answer(answer: &Answer) -> Vec<u8> {
 
 /// The status line and header fields of a response, without the empty line that ends a head.
 pub(crate) fn write_head<N: AsRef<str>, V: AsRef<str>>(status: u16, headers: &[(N, V)]) -> Vec<u8> {
-    let reason = http::StatusCode::from_u16(status)
-        .ok()
-        .and_then(|s| s.canonical_reason());
+    let reason = http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason());
     let mut out = format!("HTTP/1.1 {status} {}\r\n", reason.unwrap_or_default());
     for (name, value) in headers {
         // Values cannot hold line breaks: ids and origins are checked where they enter. Writing to
@@ -173,20 +158,16 @@ mod tests {
 
     #[test]
     fn only_a_plain_subscription_is_served_directly() {
-        assert_eq!(
-            class("GET /hub?topic=a HTTP/1.1\r\nHost: x\r\n\r\n"),
-            "subscription"
-        );
+        assert_eq!(class("GET /hub?topic=a HTTP/1.1\r\nHost: x\r\n\r\n"), "subscription");
         assert_eq!(class("GET /hub HTTP/1.0\r\n\r\n"), "subscription");
         assert_eq!(class("GE"), "unfinished");
         assert_eq!(class("GET /hub?topic=a HTTP/1.1\r\nHost"), "unfinished");
+        assert_eq!(class("P"), "unfinished");
         assert_eq!(class("POST /hub HTTP/1.1\r\n\r\n"), "other");
-        assert_eq!(class("PRI * HTTP/2.0\r\n\r\n"), "other");
+        assert_eq!(class("PRI * HTTP/2.0\r\n\r\n"), "unfinished");
+        assert_eq!(class("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), "other");
         assert_eq!(class("GET /other HTTP/1.1\r\n\r\n"), "other");
-        assert_eq!(
-            class("GET /hub HTTP/1.1\r\nContent-Length: 3\r\n\r\n"),
-            "other"
-        );
+        assert_eq!(class("GET /hub HTTP/1.1\r\nContent-Length: 3\r\n\r\n"), "other");
         assert_eq!(class("GET /hub HTTP/1.1\r\nUpgrade: h2c\r\n\r\n"), "other");
         assert_eq!(class("GET /hub HTTP/1.1\r\n bad\r\n\r\n"), "other");
     }

@@ -19,29 +19,32 @@ use crate::bus::{Companion, Relayed};
 /// The routes of the public listeners.
 pub(crate) fn public(site: Arc<Site>) -> Router {
     let methods = get(subscribe).post(publish).options(preflight);
-    Router::new()
-        .route(&site.hub_path.clone(), methods)
-        .with_state(site)
+    Router::new().route(&site.hub_path.clone(), methods).with_state(site)
 }
 
 async fn subscribe(State(site): State<Arc<Site>>, request: Request) -> Response {
     let (head, _) = request.into_parts();
     let request = request_of(&head);
-    respond(
-        api::subscribe(&site.service, &site.policy, &request, None).await,
-        &site.service,
-    )
+    respond(api::subscribe(&site.service, &site.policy, &request, None).await, &site.service)
 }
 
 async fn publish(State(site): State<Arc<Site>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    let answer = match read(body, site.service.max_request_body).await {
-        Ok(body) => {
-            api::publish(&site.service, &site.policy, &request_of(&head), &body, None).await
-        }
-        Err(answer) => answer,
-    };
-    response_of(answer)
+    response_of(
+        publication(&site, &request_of(&head), body).await.unwrap_or_else(|refusal| refusal),
+    )
+}
+
+/// Judges the credentials before anything of the body is kept.
+async fn publication(
+    site: &Site,
+    request: &api::Request,
+    body: axum::body::Body,
+) -> Result<Answer, Answer> {
+    let (service, policy) = (&site.service, &site.policy);
+    let principal = api::publisher(service, policy, request)?;
+    let body = read(body, service.max_request_body).await?;
+    Ok(api::publish(service, policy, request, &body, &principal).await)
 }
 
 async fn preflight(State(site): State<Arc<Site>>, request: Request) -> Response {
@@ -92,15 +95,13 @@ type Shared = State<Arc<Companion>>;
 
 async fn bus_publish(State(companion): Shared, request: Request) -> Response {
     let service = &companion.service;
-    let answer = match read(request.into_body(), service.max_request_body).await {
+    response_of(match read(request.into_body(), service.max_request_body).await {
         Ok(body) => {
-            let request = api::Request::default();
-            let application = Some(Principal::Application);
-            api::publish(service, &Policy::closed(), &request, &body, application).await
+            let (policy, request) = (Policy::closed(), api::Request::default());
+            api::publish(service, &policy, &request, &body, &Principal::Application).await
         }
         Err(answer) => answer,
-    };
-    response_of(answer)
+    })
 }
 
 async fn relay_publish(State(companion): Shared, request: Request) -> Response {
@@ -120,22 +121,14 @@ async fn relay_subscribe(State(companion): Shared, request: Request) -> Response
 
 async fn relay_poll(State(companion): Shared, request: Request) -> Response {
     response_of(match relayed(request, &companion).await {
-        Ok(relayed) => {
-            relayed
-                .poll(&companion.service, companion.poll_interval)
-                .await
-        }
+        Ok(relayed) => relayed.poll(&companion.service, companion.poll_interval).await,
         Err(answer) => answer,
     })
 }
 
 async fn relayed(request: Request, companion: &Companion) -> Result<Relayed, Answer> {
     // The envelope repeats the client's body as a JSON string: at most six times as long.
-    let limit = companion
-        .service
-        .max_request_body
-        .saturating_mul(6)
-        .saturating_add(1 << 20);
+    let limit = companion.service.max_request_body.saturating_mul(6).saturating_add(1 << 20);
     Relayed::parse(&read(request.into_body(), limit).await?, &companion.service)
 }
 

@@ -1,9 +1,5 @@
 //! A hub on a free port, and a client that sees every byte.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "each test binary uses its own part"
-)]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -38,11 +34,8 @@ impl TestHub {
     /// A hub with settings over the tests' own.
     pub fn with(settings: &str) -> Self {
         let mut layers = Layers::default();
-        let names: Vec<_> = settings
-            .lines()
-            .filter_map(|line| line.split(" = ").next())
-            .map(str::trim)
-            .collect();
+        let names: Vec<_> =
+            settings.lines().filter_map(|line| line.split(" = ").next()).map(str::trim).collect();
         let base = [
             ("listen", "\"127.0.0.1:0\"".to_owned()),
             ("publisher_jwt_key", format!("\"{PUBLISHER_KEY}\"")),
@@ -51,18 +44,14 @@ impl TestHub {
             ("resource_identifier", format!("\"{AUDIENCE}\"")),
         ];
         let base = base.iter().filter(|(name, _)| !names.contains(name));
-        let text: String = base
-            .map(|(name, value)| format!("{name} = {value}\n"))
-            .collect();
+        let text: String = base.map(|(name, value)| format!("{name} = {value}\n")).collect();
         layers.file(&format!("{text}{settings}"));
         let config = Config::parse(&layers).expect("valid configuration");
 
         let (stop, stopped) = oneshot::channel();
         let (tell, told) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .enable_all()
-                .build();
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
             runtime.expect("runtime").block_on(async {
                 let listeners = Listeners::bind(&config).await.expect("bind");
                 tell.send(listeners.addresses()[0].clone()).expect("tell");
@@ -73,20 +62,13 @@ impl TestHub {
             });
         });
         let address = told.recv().expect("listening");
-        Self {
-            address,
-            stop: Some(stop),
-            thread: Some(thread),
-        }
+        Self { address, stop: Some(stop), thread: Some(thread) }
     }
 
     pub fn connect(&self) -> Client {
         let socket = TcpStream::connect(&self.address).expect("connect");
         socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
-        Client {
-            socket,
-            buffer: Vec::new(),
-        }
+        Client { socket, buffer: Vec::new() }
     }
 
     /// Sends a request on a connection of its own and reads the head of the answer.
@@ -97,10 +79,7 @@ impl TestHub {
     }
 
     pub fn get(&self, query: &str, headers: &[&str]) -> (Response, Client) {
-        self.send(&format!(
-            "GET {PATH}?{query} HTTP/1.1\r\nHost: x\r\n{}\r\n",
-            lines(headers)
-        ))
+        self.send(&format!("GET {PATH}?{query} HTTP/1.1\r\nHost: x\r\n{}\r\n", lines(headers)))
     }
 
     /// Subscribes; the answer must be a stream.
@@ -148,10 +127,7 @@ pub fn post(body: &str, headers: &[&str]) -> String {
 }
 
 fn lines(headers: &[&str]) -> String {
-    headers
-        .iter()
-        .map(|header| format!("{header}\r\n"))
-        .collect()
+    headers.iter().map(|header| format!("{header}\r\n")).collect()
 }
 
 pub fn bearer(token: &str) -> String {
@@ -180,10 +156,7 @@ pub fn v1(key: &str, action: &str, topic: &str, changes: &Value) -> String {
 }
 
 pub fn sign(key: &str, typ: &str, claims: &Value) -> String {
-    Key::new(key.as_bytes(), "HS256")
-        .expect("key")
-        .sign(typ, claims)
-        .expect("token")
+    Key::new(key.as_bytes(), "HS256").expect("key").sign(typ, claims).expect("token")
 }
 
 /// The head of an answer.
@@ -214,21 +187,14 @@ impl Client {
 
     fn fill(&mut self) -> bool {
         let mut chunk = [0; 65536];
-        let count = self
-            .socket
-            .read(&mut chunk)
-            .expect("something arrives in time");
+        let count = self.socket.read(&mut chunk).expect("something arrives in time");
         self.buffer.extend_from_slice(&chunk[..count]);
         count > 0
     }
 
     fn until(&mut self, mark: &[u8]) -> Option<String> {
         loop {
-            if let Some(at) = self
-                .buffer
-                .windows(mark.len())
-                .position(|window| window == mark)
-            {
+            if let Some(at) = self.buffer.windows(mark.len()).position(|window| window == mark) {
                 let part = self.buffer.drain(..at + mark.len()).collect::<Vec<_>>();
                 return Some(String::from_utf8(part[..at].to_vec()).expect("UTF-8"));
             }
@@ -240,19 +206,13 @@ impl Client {
 
     pub fn head(&mut self) -> Response {
         let text = self.until(b"\r\n\r\n").expect("a response");
-        let status = text
-            .split(' ')
-            .nth(1)
-            .and_then(|code| code.parse().ok())
-            .expect("status");
+        let status = text.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("status");
         Response { status, text }
     }
 
     /// The body of an answer with a length.
     pub fn body(&mut self, response: &Response) -> String {
-        let length = response
-            .header("content-length")
-            .map_or(0, |n| n.parse().expect("length"));
+        let length = response.header("content-length").map_or(0, |n| n.parse().expect("length"));
         while self.buffer.len() < length {
             assert!(self.fill(), "the body is complete");
         }
@@ -274,9 +234,6 @@ impl Client {
     /// The data of the next event.
     pub fn data(&mut self) -> Option<String> {
         let fields = self.event()?;
-        fields
-            .into_iter()
-            .find(|(name, _)| name == "data")
-            .map(|(_, value)| value)
+        fields.into_iter().find(|(name, _)| name == "data").map(|(_, value)| value)
     }
 }

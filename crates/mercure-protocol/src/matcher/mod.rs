@@ -106,11 +106,7 @@ impl Matcher {
                 None => Test::Equal,
             },
         };
-        Ok(Self {
-            kind,
-            text: value.into(),
-            test,
-        })
+        Ok(Self { kind, text: value.into(), test })
     }
 
     /// How the text is interpreted.
@@ -181,11 +177,7 @@ impl<'a> TopicView<'a> {
     /// A view of a topic; relative ones are resolved against the hub's URL.
     #[must_use]
     pub fn new(topic: &'a str, hub: &'a HubUrl) -> Self {
-        Self {
-            topic,
-            hub,
-            url: OnceCell::new(),
-        }
+        Self { topic, hub, url: OnceCell::new() }
     }
 
     /// The topic as text.
@@ -201,8 +193,6 @@ impl<'a> TopicView<'a> {
     }
 
     fn url(&self) -> Option<&UrlView> {
-        self.url
-            .get_or_init(|| self.hub.resolve(self.topic).map(|url| UrlView::new(&url)))
-            .as_ref()
+        self.url.get_or_init(|| self.hub.resolve(self.topic).map(|url| UrlView::new(&url))).as_ref()
     }
 }

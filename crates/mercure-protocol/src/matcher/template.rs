@@ -12,7 +12,7 @@ use regex::{Regex, RegexBuilder};
 use crate::Error;
 
 /// Bound on a compiled template, in bytes.
-const COMPILED_SIZE: usize = 512 * 1024;
+const COMPILED_SIZE: usize = 96 * 1024;
 
 /// Unreserved characters of RFC 3987 (IRIs), and percent-encoded octets.
 const UNRESERVED: &str = "(?:[A-Za-z0-9._~\\u{A0}-\\u{D7FF}\\u{F900}-\\u{FDCF}\
@@ -42,10 +42,7 @@ impl Template {
             .dfa_size_limit(COMPILED_SIZE)
             .build()
             .map_err(|_| Error::invalid("topic matcher", "is too complex a URI template"))?;
-        Ok(Some(Self {
-            prefix: text[..prefix_end].into(),
-            regex,
-        }))
+        Ok(Some(Self { prefix: text[..prefix_end].into(), regex }))
     }
 
     pub(super) fn matches(&self, topic: &str) -> bool {
@@ -86,24 +83,14 @@ impl<'a> Variable<'a> {
             (name, true, None)
         } else if let Some((name, length)) = spec.split_once(':') {
             let well_formed = !length.starts_with('0') && length.len() <= 4;
-            (
-                name,
-                false,
-                Some(length.parse().ok().filter(|_| well_formed)?),
-            )
+            (name, false, Some(length.parse().ok().filter(|_| well_formed)?))
         } else {
             (spec, false, None)
         };
         let valid = !name.is_empty()
             && !name.starts_with('.')
-            && name
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"_.%".contains(&b));
-        valid.then_some(Self {
-            name,
-            explode,
-            max_length,
-        })
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.%".contains(&b));
+        valid.then_some(Self { name, explode, max_length })
     }
 
     /// An expression for the variable's value where `unit` is one allowed character.
@@ -123,35 +110,21 @@ fn push_expression(out: &mut String, body: &str) -> Option<()> {
         '=' | ',' | '!' | '@' | '|' => return None,
         _ => (None, body),
     };
-    let variables = list
-        .split(',')
-        .map(Variable::parse)
-        .collect::<Option<Vec<_>>>()?;
+    let variables = list.split(',').map(Variable::parse).collect::<Option<Vec<_>>>()?;
     // Writing to a String cannot fail.
     let _ = match operator {
         None => write!(out, "{}", joined(&variables, UNRESERVED)),
         Some('+') => write!(out, "{}", joined(&variables, RESERVED)),
         Some('#') => write!(out, "(?:#{})?", joined(&variables, RESERVED)),
         Some('?') => write!(out, "(?:\\?{})?", named_query(&variables)),
-        Some('&') => variables
-            .iter()
-            .try_for_each(|v| write!(out, "(?:&{})?", named(v, true))),
+        Some('&') => variables.iter().try_for_each(|v| write!(out, "(?:&{})?", named(v, true))),
         Some(';') => variables.iter().try_for_each(|v| {
-            write!(
-                out,
-                "(?:;{}){}",
-                named(v, false),
-                if v.explode { "*" } else { "?" }
-            )
+            write!(out, "(?:;{}){}", named(v, false), if v.explode { "*" } else { "?" })
         }),
         Some(separator) => variables.iter().try_for_each(|v| {
             let repeat = if v.explode { '*' } else { '?' };
             let value = v.value(UNRESERVED, "");
-            write!(
-                out,
-                "(?:{}{value}){repeat}",
-                regex::escape(&separator.to_string())
-            )
+            write!(out, "(?:{}{value}){repeat}", regex::escape(&separator.to_string()))
         }),
     };
     Some(())
@@ -184,9 +157,5 @@ fn named(variable: &Variable<'_>, always_equals: bool) -> String {
     }
     let name = regex::escape(variable.name);
     let value = variable.value(UNRESERVED, "");
-    if always_equals {
-        format!("{name}={value}")
-    } else {
-        format!("{name}(?:={value})?")
-    }
+    if always_equals { format!("{name}={value}") } else { format!("{name}(?:={value})?") }
 }

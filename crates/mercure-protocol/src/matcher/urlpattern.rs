@@ -35,10 +35,7 @@ struct Component {
 #[derive(Debug)]
 enum Inner {
     Literal(String),
-    Wildcard {
-        excluded: Option<char>,
-        allow_empty: bool,
-    },
+    Wildcard { excluded: Option<char>, allow_empty: bool },
     Regex(Regex),
 }
 
@@ -65,10 +62,7 @@ impl UrlPattern {
             parsed.hash,
         ];
         let [a, b, c, d, e, f, g, h] = components.map(Component::compile);
-        Ok(Self {
-            components: [a?, b?, c?, d?, e?, f?, g?, h?],
-            prefix,
-        })
+        Ok(Self { components: [a?, b?, c?, d?, e?, f?, g?, h?], prefix })
     }
 
     pub(super) fn matches(&self, url: &UrlView) -> bool {
@@ -89,29 +83,15 @@ impl Component {
         let matcher = parsed.matcher;
         let inner = match matcher.inner {
             InnerMatcher::Literal { literal } => Inner::Literal(literal),
-            InnerMatcher::SingleCapture {
-                filter,
-                allow_empty,
-            } => Inner::Wildcard {
-                excluded: filter,
-                allow_empty,
-            },
+            InnerMatcher::SingleCapture { filter, allow_empty } => {
+                Inner::Wildcard { excluded: filter, allow_empty }
+            }
             InnerMatcher::RegExp { regexp } => Inner::Regex(compile(&regexp)?),
         };
         let everything = matcher.prefix.is_empty()
             && matcher.suffix.is_empty()
-            && matches!(
-                inner,
-                Inner::Wildcard {
-                    excluded: None,
-                    allow_empty: true
-                }
-            );
-        Ok((!everything).then_some(Self {
-            prefix: matcher.prefix,
-            suffix: matcher.suffix,
-            inner,
-        }))
+            && matches!(inner, Inner::Wildcard { excluded: None, allow_empty: true });
+        Ok((!everything).then_some(Self { prefix: matcher.prefix, suffix: matcher.suffix, inner }))
     }
 
     fn matches(&self, part: &str) -> bool {
@@ -123,10 +103,7 @@ impl Component {
         };
         match &self.inner {
             Inner::Literal(literal) => middle == literal,
-            Inner::Wildcard {
-                excluded,
-                allow_empty,
-            } => {
+            Inner::Wildcard { excluded, allow_empty } => {
                 (*allow_empty || !middle.is_empty())
                     && excluded.is_none_or(|excluded| !middle.contains(excluded))
             }
@@ -147,10 +124,9 @@ fn compile(source: &str) -> Result<Regex, Error> {
 /// literal start of the path.
 fn key_prefix(parsed: &quirks::UrlPattern) -> String {
     let literal = |component: &UrlPatternComponent| match &component.matcher.inner {
-        InnerMatcher::Literal { literal } => Some(format!(
-            "{}{literal}{}",
-            component.matcher.prefix, component.matcher.suffix
-        )),
+        InnerMatcher::Literal { literal } => {
+            Some(format!("{}{literal}{}", component.matcher.prefix, component.matcher.suffix))
+        }
         InnerMatcher::SingleCapture { .. } | InnerMatcher::RegExp { .. } => None,
     };
     let mut key = String::new();
