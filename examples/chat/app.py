@@ -3,6 +3,7 @@
 Run it under any server, with any number of workers: ``gunicorn -w 4 app:app``.
 """
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -26,11 +27,14 @@ def user_topic(name):
 def secret_key(folder):
     """A key that all workers share and that survives a restart."""
     path = folder / "secret_key"
-    try:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_hex(32))
-    except FileExistsError:
-        pass
+    if not path.exists():
+        new = folder / f"secret_key.{os.getpid()}"
+        new.touch(mode=0o600)
+        new.write_text(secrets.token_hex(32))
+        # Complete or not there at all: of several workers that start at once, one wins.
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(new)
+        new.unlink()
     return path.read_text()
 
 

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable
 from typing import Any, cast
+from urllib.parse import urlencode
 
 from flask import Blueprint, Response, current_app, request, session
 
@@ -28,6 +29,8 @@ _RELAYED = (
     "Origin",
     "Referer",
 )
+#: Largest body of a publish request, in bytes.
+_MAX_BODY = 1 << 20
 #: Headers of a relayed response that describe the bus, not the client's connection.
 _HOP_BY_HOP = frozenset({"connection", "content-length", "date", "transfer-encoding"})
 
@@ -55,12 +58,25 @@ def publish() -> Response:
             status=403,
             mimetype="text/plain",
         )
-    body = request.get_data(cache=False).decode("latin-1")
+    body = _form()
+    if len(body) > _MAX_BODY:
+        reason = f"request body: over the limit of {_MAX_BODY} bytes"
+        return Response(reason, status=413, mimetype="text/plain")
     try:
-        verdict = state.companion().relay("publish", {**_envelope(state), "body": body})
+        verdict = state.companion().relay(
+            "publish", {**_envelope(state), "body": body.decode("latin-1")}
+        )
     except HubUnavailable as error:
         return _unavailable(state, error)
     return _response(verdict)
+
+
+def _form() -> bytes:
+    """The body, as far as it may be long; a form that was parsed before is written again."""
+    body = request.stream.read(_MAX_BODY + 1)
+    if not body and request.form:
+        body = urlencode(list(request.form.items(multi=True))).encode()
+    return body
 
 
 def _state() -> MercureSSEState:
@@ -168,6 +184,13 @@ def _response(verdict: Verdict) -> Response:
 
 def _unavailable(state: MercureSSEState, error: HubUnavailable) -> Response:
     state.logger.error("The Mercure hub is unavailable: %s", error)
+    if request.method == "GET" and "text/event-stream" in request.headers.get("Accept", ""):
+        # An EventSource gives up for good after an error; after an empty stream it comes back.
+        return Response(
+            "retry: 3000\n\n",
+            mimetype="text/event-stream",
+            headers={"Cache-Control": "no-store"},
+        )
     return Response(
         "the hub is unavailable", status=503, mimetype="text/plain", headers={"Retry-After": "2"}
     )

@@ -57,7 +57,7 @@ class MercureSSE:
         """
         if _KEY in app.extensions:
             raise ConfigurationError("this application has a MercureSSE extension already")
-        settings = Settings.read(app.config, options, app_name=app.name)
+        settings = Settings.read(app.config, options, app_name=app.name, logger=app.logger)
         state = MercureSSEState(self, settings, app)
         app.extensions[_KEY] = app.extensions["mercure"] = state
         app.jinja_env.globals.update(
@@ -66,8 +66,7 @@ class MercureSSE:
         )
         if not settings.is_external:
             app.register_blueprint(hub_blueprint)
-        if state.bus is not None:
-            state.bus.join_if_running()
+            state.join_if_running()
         app.cli.add_command(mercure_cli)
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ OnFailure = Literal["log", "raise"]
 HUB_PATH = "/.well-known/mercure"
 
 
+#: Above every sensible duration and count.
+_MAX_NUMBER = 1e9
 #: Names that ``init_app`` takes: each is the default of a configuration key.
 _ARGUMENTS = {
     "authz_cookie_name",
@@ -75,7 +79,12 @@ class Settings:
 
     @classmethod
     def read(
-        cls, config: Mapping[str, Any], arguments: Mapping[str, Any], *, app_name: str
+        cls,
+        config: Mapping[str, Any],
+        arguments: Mapping[str, Any],
+        *,
+        app_name: str,
+        logger: logging.Logger,
     ) -> Settings:
         """Reads the configuration; keys of ``app.config`` go before arguments.
 
@@ -83,9 +92,11 @@ class Settings:
         :param arguments: the arguments of ``init_app``, by the name of their key in lower case
             and without the prefix.
         :param app_name: default for identities that tokens carry.
+        :param logger: told of keys that look like ours and are not.
         :raises ConfigurationError: for a value of the wrong kind, naming the key.
         """
         read = _Reader(config, arguments)
+        _warn_of_unknown_keys(config, logger)
         if unknown := set(arguments) - _ARGUMENTS:
             raise ConfigurationError(f"unknown argument: {', '.join(sorted(unknown))}")
         hub_url = read.text("HUB_URL")
@@ -116,6 +127,16 @@ class Settings:
             hub_name=read.text("HUB_NAME") or "",
             handoff=read.flag("HANDOFF", True),
         )
+
+
+def _warn_of_unknown_keys(config: Mapping[str, Any], logger: logging.Logger) -> None:
+    """A misspelt key would leave a hub open that was thought closed."""
+    known = {f"MERCURE_{name.upper()}" for name in _ARGUMENTS}
+    for key in sorted(key for key in config if key.startswith("MERCURE_")):
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            logger.warning("%s is not a setting of flask-mercure-sse%s", key, hint)
 
 
 class _Reader:
@@ -160,8 +181,9 @@ class _Reader:
             number = default if value is None else float(value)
         except (TypeError, ValueError):
             raise ConfigurationError(f"MERCURE_{name} must be a number") from None
-        if not minimum <= number < float("inf"):
-            raise ConfigurationError(f"MERCURE_{name} must be at least {minimum:g}")
+        if not minimum <= number <= _MAX_NUMBER:
+            limits = f"between {minimum:g} and {_MAX_NUMBER:g}"
+            raise ConfigurationError(f"MERCURE_{name} must be {limits}")
         return number
 
     def policy(self, name: str) -> OnFailure:
@@ -182,5 +204,5 @@ def runtime_base(settings: Settings) -> str:
     import tempfile
 
     if settings.runtime_directory is not None:
-        return settings.runtime_directory
+        return os.path.abspath(settings.runtime_directory)
     return os.path.join(tempfile.gettempdir(), f"flask-mercure-sse-{os.getuid()}")

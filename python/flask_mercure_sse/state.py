@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import sys
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask
@@ -33,10 +35,9 @@ class MercureSSEState:
         self.instance = instance
         self.settings = settings
         self.logger: logging.Logger = app.logger
-        self.bus: Bus | None = None
+        self._app = weakref.ref(app)
+        self._buses: dict[tuple[int, bool], Bus] = {}
         self._announced: set[str] = set()
-        if not settings.is_external and sys.platform != "win32":
-            self.bus = Bus(_companion_options(settings, app), settings.timeout)
 
     @property
     def hub_url(self) -> str | None:
@@ -68,16 +69,37 @@ class MercureSSEState:
     def companion(self) -> Bus:
         """The bus of the built-in hub.
 
+        Made when it is needed: a server may change its user after the application was set up, and
+        tests switch ``app.testing`` on then.
+
         :raises ConfigurationError: if there is none: the hub is an external one, or needs to be.
         """
-        if self.bus is not None:
-            return self.bus
         if self.settings.is_external:
             raise ConfigurationError("MERCURE_HUB_URL is set: the built-in hub is not in use")
-        raise ConfigurationError(
-            "the built-in hub needs a Unix system; run mercure-hub or another Mercure hub "
-            "elsewhere and set MERCURE_HUB_URL"
-        )
+        if sys.platform == "win32":
+            raise ConfigurationError(
+                "the built-in hub needs a Unix system; run mercure-hub or another Mercure hub "
+                "elsewhere and set MERCURE_HUB_URL"
+            )
+        app = self._app()
+        testing = app is not None and app.testing
+        key = (os.getuid(), testing)
+        bus = self._buses.get(key)
+        if bus is None:
+            options = _companion_options(self.settings, app, testing)
+            # Of several threads that come here at once, one wins.
+            bus = self._buses.setdefault(key, Bus(options, self.settings.timeout))
+        return bus
+
+    def join_if_running(self) -> None:
+        """Tells a companion that runs already that this process needs it."""
+        if sys.platform != "win32":
+            self.companion().join_if_running()
+
+    def close(self) -> None:
+        """Closes every connection to companions."""
+        for bus in self._buses.values():
+            bus.close()
 
     def policy(self) -> dict[str, Any]:
         """The rules by which the companion judges a client of this application."""
@@ -104,17 +126,20 @@ def _latin1(key: str | bytes | None) -> str | None:
     return data.decode("latin-1") if data else None
 
 
-def _companion_options(settings: Settings, app: Flask) -> CompanionOptions:
+def _companion_options(settings: Settings, app: Flask | None, testing: bool) -> CompanionOptions:
+    if app is None:
+        raise ConfigurationError("the application is gone")
     # The same for every process of an application, whatever imports it: a worker, a shell, a task
     # queue. The import name is not (it is __main__ for one of them).
     identity = [os.path.realpath(app.root_path), app.name, settings.hub_name]
-    if app.testing:
-        # Tests run side by side and one after the other; each application is on its own.
-        identity += [str(os.getpid()), str(id(app))]
+    if testing:
+        # Tests run side by side and one after the other; each application is on its own, and its
+        # companion ends with it.
+        identity.append(secrets.token_hex(8))
     return CompanionOptions(
         base=runtime_base(settings),
         identity="\0".join(identity),
-        grace=settings.companion_grace,
+        grace=0.0 if testing else settings.companion_grace,
         heartbeat=settings.keepalive_interval,
         history=settings.reconciliation_length,
     )

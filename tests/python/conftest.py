@@ -90,9 +90,7 @@ def make_app(runtime_dir: Path) -> Iterator[Callable[..., Flask]]:
 
     yield make_app
     for app in made:
-        bus = app.extensions["mercure_sse"].bus
-        if bus is not None:
-            bus.close()
+        app.extensions["mercure_sse"].close()
 
 
 @pytest.fixture

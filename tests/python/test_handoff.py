@@ -19,6 +19,7 @@ MODES = {
     "werkzeug, reloader and debugger": (servers.flask_run, ["--debug"]),
     "gunicorn sync": (servers.gunicorn, []),
     "gunicorn sync, preloaded": (servers.gunicorn, ["--preload", "-w", "2"]),
+    "gunicorn gevent": (servers.gunicorn, ["-k", "gevent"]),
     "gunicorn gthread": (servers.gunicorn, ["-k", "gthread", "--threads", "4"]),
 }
 

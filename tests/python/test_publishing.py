@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -213,6 +214,9 @@ def test_a_missing_binary_names_the_fix(make_app, monkeypatch, caplog):
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
     assert "MERCURE_HUB_BINARY" in caplog.text
     assert "nowhere" not in answer.text, "the reason is for the operator"
+    browser = {"Accept": "text/event-stream"}
+    answer = app.test_client().get(f"{HUB_PATH}?topic=t", headers=browser)
+    assert (answer.status_code, answer.text) == (200, "retry: 3000\n\n"), "it comes back"
 
 
 def test_a_directory_that_cannot_be_used_names_the_fix(make_app, runtime_dir):
@@ -237,7 +241,7 @@ def test_a_directory_that_cannot_be_used_names_the_fix(make_app, runtime_dir):
 
 def test_stale_sockets_are_replaced(make_app, runtime_dir):
     app = make_app()
-    directory = app.extensions["mercure_sse"].bus._options.directory
+    directory = app.extensions["mercure_sse"].companion()._options.directory
     os.makedirs(directory, mode=0o700)
     for name in ("http.sock", "handoff.sock"):
         with socket.socket(socket.AF_UNIX) as stale:
@@ -252,8 +256,8 @@ def test_a_companion_whose_sockets_were_cleaned_away_gives_way(make_app, runtime
     with app.app_context():
         mercure_publish("t", "x")
         (old,) = companions(runtime_dir)
-        shutil.rmtree(app.extensions["mercure_sse"].bus._options.directory)
-        app.extensions["mercure_sse"].bus.close()
+        shutil.rmtree(app.extensions["mercure_sse"].companion()._options.directory)
+        app.extensions["mercure_sse"].close()
         assert mercure_publish("t", "y")
     servers.wait_until(lambda: not servers.is_alive(old), what="the old companion stayed")
     with app.app_context():
@@ -266,6 +270,47 @@ def test_off_unix_an_external_hub_is_asked_for(make_app, monkeypatch):
     app = make_app()
     with app.app_context(), pytest.raises(ConfigurationError, match="set MERCURE_HUB_URL"):
         mercure_publish("t", "x")
+
+
+def test_tests_are_on_their_own(make_app, runtime_dir):
+    """Also if ``TESTING`` is switched on after the application was made, as in Flask's guide."""
+    first, second = make_app(), make_app()
+    with first.app_context():
+        mercure_publish("t", "not in a test")
+    second.testing = True
+    path = f"{HUB_PATH}?topic=t&lastEventID=earliest"
+    assert "data:" not in second.test_client().get(path).text
+    assert "data:" in first.test_client().get(path).text
+    assert len(companions(runtime_dir)) == 2
+
+
+def test_a_hanging_companion_costs_each_thread_the_timeout_once(make_app, runtime_dir):
+    app = make_app(MERCURE_TIMEOUT=1, MERCURE_ON_FAILURE="raise")
+    with app.app_context():
+        mercure_publish("t", "x")
+    (companion,) = companions(runtime_dir)
+    os.kill(companion, signal.SIGSTOP)
+    took: list[float] = []
+
+    def publish():
+        begin = time.monotonic()
+        with app.app_context(), pytest.raises(HubUnavailable):
+            mercure_publish("t", "x")
+        took.append(time.monotonic() - begin)
+
+    app.extensions["mercure_sse"].companion()._agreed = False
+    threads = [threading.Thread(target=publish) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    os.kill(companion, signal.SIGCONT)
+    assert max(took) < 4, took
+
+
+def test_a_misspelt_key_is_told(make_app, caplog):
+    make_app(MERCURE_HUB_ALOW_ANONYMOUS=False)
+    assert "did you mean MERCURE_HUB_ALLOW_ANONYMOUS?" in caplog.text
 
 
 def test_threads_and_forks_share_one_companion(make_app, runtime_dir):

@@ -203,6 +203,12 @@ def test_the_configuration_table(make_app):
     publisher_as_subscriber = {"Authorization": f"Bearer {token}"}
     assert client.get(path, headers=publisher_as_subscriber).status_code == 401, "keys have roles"
 
+    too_much = client.post(HUB_PATH, data={"topic": "a", "data": "x" * (2 << 20)}, headers=bearer)
+    assert (too_much.status_code, too_much.text) == (
+        413,
+        "request body: over the limit of 1048576 bytes",
+    )
+
     closed = make_app("closed")
     assert closed.test_client().post(HUB_PATH, data=body).status_code == 403
 

@@ -78,7 +78,8 @@ async fn a_body_is_bounded_and_catches_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn heartbeats_and_deadlines_follow_the_clock() {
     let clock = Clock::manual();
-    let hub = start(memory(Retention::default(), &clock), options(), clock.clone()).await;
+    let options = Options { heartbeat: Some(Duration::from_secs(15)), ..options() };
+    let hub = start(memory(Retention::default(), &clock), options, clock.clone()).await;
     let mut stream = Stream::attach(&hub, &["t"], |new| {
         new.deadline = Some(Duration::from_secs(60));
     });

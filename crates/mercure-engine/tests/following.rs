@@ -187,6 +187,9 @@ async fn a_late_answer_does_not_skip_what_happened_meanwhile() {
     let mut live = Stream::live(&hub, &["t"]);
     faults.hold_answers.store(true, Ordering::SeqCst);
     let mut resuming = Stream::from(&hub, &["t"], From::Oldest);
+    while faults.answers.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
     hub.publish(&update("t", "1")).await.expect("publish");
     assert_eq!(live.take(1), ["1"], "the shard has moved on");
     faults.hold_answers.store(false, Ordering::SeqCst);

@@ -22,6 +22,7 @@ def find_binary() -> str:
     """
     chosen = os.environ.get("MERCURE_HUB_BINARY")
     if chosen:
+        chosen = os.path.abspath(chosen)
         if os.access(chosen, os.X_OK):
             return chosen
         raise HubUnavailable(f"MERCURE_HUB_BINARY names {chosen}, which is not executable")

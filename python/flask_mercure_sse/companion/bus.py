@@ -112,8 +112,10 @@ class Bus:
 
     def _ensure(self) -> None:
         """Makes sure that a companion of our version runs and knows of this process."""
-        with self._starting:
-            deadline = time.monotonic() + self._timeout
+        deadline = time.monotonic() + self._timeout
+        if not self._starting.acquire(timeout=self._timeout):
+            raise HubUnavailable("the companion does not answer")
+        try:
             while True:
                 try:
                     connection = _connect(self._path("handoff.sock"), self._timeout)
@@ -125,6 +127,8 @@ class Bus:
             self._be_present(connection)
             self._check_version(deadline)
             self._agreed = True
+        finally:
+            self._starting.release()
 
     def _check_version(self, deadline: float) -> None:
         """Replaces a companion of an older version; one of a newer version is an error here."""

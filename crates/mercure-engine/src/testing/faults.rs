@@ -15,6 +15,8 @@ pub struct Faults {
     pub delay: AtomicUsize,
     /// Reads have their answer, and keep it back until this is lowered.
     pub hold_answers: AtomicBool,
+    /// Answers that were ready so far, kept back or not.
+    pub answers: AtomicUsize,
     /// A read returns this many events at most; 0 for no bound.
     pub short_reads: AtomicUsize,
     /// Reads asked for so far.
@@ -69,6 +71,7 @@ impl Transport for Faulty {
                 limit.events = limit.events.min(short);
             }
             let answer = self.inner.read(from, limit).await;
+            self.faults.answers.fetch_add(1, Ordering::SeqCst);
             while self.faults.hold_answers.load(Ordering::SeqCst) {
                 tokio::task::yield_now().await;
             }

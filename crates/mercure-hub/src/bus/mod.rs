@@ -35,6 +35,9 @@ use crate::server::{Watch, accept_all, finish, stop_accepting, stopped};
 /// Version of the bus; workers and companion must agree on it.
 pub const BUS_VERSION: u32 = 1;
 
+/// How long the first worker may take to connect.
+const FIRST_WORKER: Duration = Duration::from_secs(10);
+
 /// What a companion needs to know; everything else comes with each request.
 #[derive(Debug, Clone)]
 pub struct CompanionOptions {
@@ -171,6 +174,9 @@ impl Companion {
     /// Completes when no worker was connected for the whole grace period.
     async fn abandoned(&self, grace: Duration) {
         let mut workers = self.workers.subscribe();
+        // Whoever started this companion needs a moment to connect, however short the grace.
+        let first = workers.wait_for(|count| *count > 0);
+        let _ = tokio::time::timeout(grace.max(FIRST_WORKER), first).await;
         loop {
             // The sender lives as long as this companion, so waiting cannot fail.
             let _ = workers.wait_for(|count| *count == 0).await;
