@@ -50,6 +50,7 @@ docs: ## Write the generated pages of the documentation
 	MERCURE_WRITE_DOCS=1 cargo test --locked --quiet --package mercure-hub --test reference
 
 wheel: $(VENV)/.tests ## Build the wheel into dist/
+	$(BIN)/pip install --quiet --group build
 	$(BIN)/maturin build --release --locked --out dist
 
 clean: ## Remove everything that was built
