@@ -80,7 +80,7 @@ def status() -> None:
     state = _state()
     verdict = _run(lambda: state.companion().request("GET", "/status"))
     for name, value in json.loads(verdict.body).items():
-        click.echo(f"{name:14} {'-' if value is None else value}")
+        click.echo(f"{name:18} {'-' if value is None else value}")
 
 
 def _run(action: Callable[[], _T]) -> _T:

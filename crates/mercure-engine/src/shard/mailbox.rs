@@ -65,32 +65,26 @@ impl Notify {
     }
 
     pub(crate) fn attach(&self, new: NewSubscriber) {
-        let mut incoming = self.0.lock();
-        if !incoming.stopped {
-            incoming.attach.push(new);
-        }
-        drop(incoming);
-        self.wake();
+        self.leave(|incoming| incoming.attach.push(new));
     }
 
     pub(crate) fn ready(&self, who: SlotRef) {
-        let mut incoming = self.0.lock();
-        if !incoming.stopped {
-            incoming.ready.push(who);
-        }
-        drop(incoming);
-        self.wake();
+        self.leave(|incoming| incoming.ready.push(who));
     }
 
     pub(crate) fn shutdown(&self) {
-        self.0.lock().shutdown = true;
-        self.wake();
+        self.leave(|incoming| incoming.shutdown = true);
     }
 
     pub(super) fn read_done(&self, read_for: ReadFor, result: Result<Batch, TransportError>) {
+        self.leave(|incoming| incoming.reads.push((read_for, result)));
+    }
+
+    /// Leaves a message, if the shard still takes any, and wakes it.
+    fn leave(&self, message: impl FnOnce(&mut Incoming)) {
         let mut incoming = self.0.lock();
         if !incoming.stopped {
-            incoming.reads.push((read_for, result));
+            message(&mut incoming);
         }
         drop(incoming);
         self.wake();

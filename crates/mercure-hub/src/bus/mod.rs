@@ -207,7 +207,7 @@ impl Companion {
             "bus": BUS_VERSION,
             "version": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
-            "workers": *self.workers.borrow(),
+            "worker_connections": *self.workers.borrow(),
             "subscribers": stats.subscribers,
             "published": stats.published,
             "delivered": stats.delivered,
