@@ -24,7 +24,7 @@ test-rust: ## Run the tests of the hub
 	cargo test --locked --workspace --quiet
 
 test-python: $(HUB) $(VENV)/.tests ## Run the tests of the extension, with real servers and Chromium
-	scripts/browser
+	scripts/test-tools
 	$(BIN)/pytest
 
 lint: $(VENV)/.tests ## Check format, lints, types and the import rules
@@ -43,7 +43,7 @@ fmt: $(VENV)/.tests ## Format everything
 	$(BIN)/ruff check --fix
 
 drill: $(HUB) $(VENV)/.tests ## Run the long forms of the drills
-	scripts/browser
+	scripts/test-tools
 	MERCURE_DRILL=long $(BIN)/pytest tests/python/drills --timeout 1800
 
 docs: ## Write the generated pages of the documentation
