@@ -146,12 +146,15 @@ def test_publishing_by_session_needs_a_page_of_the_application(make_app):
         mercure.set_authz_session(publish=["a"])
         return "ok"
 
-    client = app.test_client()
-    client.get("/session")
     update = {"topic": "a", "data": "x"}
-    for origin, status in [(None, 403), ("https://evil.example", 403), ("http://localhost", 200)]:
-        headers = {"Origin": origin} if origin else {}
-        assert client.post(HUB_PATH, data=update, headers=headers).status_code == status, origin
+    for host, other in [("http://localhost", "https://evil.example"),
+                        ("http://app.example", "http://localhost")]:  # fmt: skip
+        client = app.test_client()
+        client.get("/session", base_url=host)
+        for origin, status in [(None, 403), (other, 403), (host, 200)]:
+            headers = {"Origin": origin} if origin else {}
+            answer = client.post(HUB_PATH, data=update, headers=headers, base_url=host)
+            assert answer.status_code == status, (host, origin)
 
 
 def mercure_publish(app: Flask, *arguments, **options) -> str | None:

@@ -111,8 +111,9 @@ pub async fn run(
 impl Companion {
     async fn start(options: &CompanionOptions) -> anyhow::Result<Self> {
         let clock = Clock::system();
-        // The base for relative topics only: a companion has no address of its own.
-        let hub_url = HubUrl::parse("http://localhost/.well-known/mercure")?;
+        // The base for relative topics only: a companion has no address of its own, so this must be
+        // no origin that a page can have (it would count as the hub's own page).
+        let hub_url = HubUrl::parse("http://companion.invalid/.well-known/mercure")?;
         let transport = MemoryTransport::new(options.retention.clone(), clock.clone());
         let engine = Options {
             heartbeat: (!options.heartbeat.is_zero()).then_some(options.heartbeat),
