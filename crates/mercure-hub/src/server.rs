@@ -110,8 +110,8 @@ pub(crate) enum Watch {
 }
 
 /// Accepts connections until told to stop or, if watched, until the listener's file is gone: nobody
-/// can reach it then, and whoever needs a hub makes another one. The listener is closed; the connections that
-/// are still open are returned.
+/// can reach it then, and whoever needs a hub makes another one. The listener is closed; the
+/// connections that are still open are returned.
 pub(crate) async fn accept_all<F>(
     bound: Bound,
     watch: Watch,

@@ -36,10 +36,6 @@ struct PolicySpec {
     resource_identifier: String,
     trusted_issuers: Vec<String>,
     cookie_names: Vec<String>,
-    #[serde(default)]
-    cors_origins: Vec<String>,
-    #[serde(default)]
-    publish_origins: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -121,8 +117,8 @@ impl PolicySpec {
         Ok(Policy {
             protocol: Protocol::Both,
             anonymous: self.anonymous,
-            origins: Origins { allowed: self.cors_origins },
-            publish_origins: self.publish_origins,
+            origins: Origins::default(),
+            publish_origins: Vec::new(),
             cookie_names: self.cookie_names,
             publisher_key: key(self.publisher_key)?,
             subscriber_key: key(self.subscriber_key)?,
