@@ -21,7 +21,6 @@ class Store:
     def __init__(self, path):
         self._path = path
         with closing(self._connect()) as db:
-            db.execute("PRAGMA journal_mode = WAL")
             db.execute(SCHEMA)
 
     def _connect(self):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -159,3 +161,23 @@ def test_a_bad_name_is_explained(browser, chat):
     page.get_by_role("button", name="Enter").click()
     expect(page.get_by_role("alert")).to_contain_text("1 to 32 characters")
     context.close()
+
+
+def test_workers_that_start_at_once_open_one_store(tmp_path):
+    """A server's workers meet at an empty folder: none may find the database locked."""
+    opens = (
+        "import sys; from store import Store\n"
+        "for round in range(20):\n"
+        "    sys.stdin.readline(); Store(f'{sys.argv[1]}/{round}.sqlite'); print(flush=True)"
+    )
+    command = [sys.executable, "-c", opens, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    workers = [subprocess.Popen(command, cwd=CHAT, **pipes) for _ in range(4)]
+    for _ in range(20):
+        for worker in workers:
+            worker.stdin.write("\n")
+            worker.stdin.flush()
+        assert [worker.stdout.readline() for worker in workers] == ["\n"] * 4
+    for worker in workers:
+        worker.communicate()
+        assert worker.returncode == 0
