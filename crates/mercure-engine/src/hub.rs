@@ -4,18 +4,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bytes::Bytes;
-use mercure_protocol::{EventId, HubUrl, LastEventId, TopicView, Update, frame_cursor};
+use mercure_protocol::{EventId, Generation, Grants, HubUrl, LastEventId, Matcher, Update};
 
 use tokio::sync::RwLock;
 
+use crate::admission::{AttachError, Places};
 use crate::clock::Clock;
 use crate::event::{Event, Record};
 use crate::memory::Retention;
+use crate::presence::{Attendance, Presence, Present};
 use crate::shard::{Notify, Shard};
 use crate::stats::{Counters, Stats};
-use crate::subscriber::{NewSubscriber, Subscriber};
-use crate::transport::{Batch, From, Head, ReadLimit, Tail, Transport, TransportError};
+use crate::subscriber::NewSubscriber;
+use crate::transport::{From, Head, ReadLimit, Tail, Transport, TransportError};
 use crate::window::Window;
 
 /// What a hub is told when it starts.
@@ -31,6 +32,12 @@ pub struct Options {
     pub write_timeout: Duration,
     /// Subscribers at once.
     pub max_subscribers: usize,
+    /// Subscribers at once that belong to one client.
+    pub max_per_client: usize,
+    /// Generations in which active subscriptions are told; none to tell nobody.
+    pub subscriptions: Vec<Generation>,
+    /// Changes of subscriptions that may wait for the transport before newcomers are turned away.
+    pub max_untold: usize,
     /// Newest events kept at hand for the shards, beside what the transport keeps.
     pub window_events: usize,
     /// Their size in bytes.
@@ -47,6 +54,9 @@ impl Options {
             heartbeat: Some(Duration::from_secs(15)),
             write_timeout: Duration::from_secs(60),
             max_subscribers: 100_000,
+            max_per_client: 1000,
+            subscriptions: Vec::new(),
+            max_untold: 65_536,
             window_events: 65_536,
             window_bytes: 64 * 1024 * 1024,
         }
@@ -64,9 +74,11 @@ impl Options {
 /// One node: a transport, the shards that follow it, and the subscribers they serve.
 #[derive(Debug)]
 pub struct Hub {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     shards: Vec<Notify>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    presence: Option<Arc<Presence>>,
+    teller: Mutex<Option<tokio::task::JoinHandle<()>>>,
     next_shard: AtomicUsize,
     /// Whether updates are accepted; held for reading while one is.
     open: RwLock<bool>,
@@ -80,6 +92,7 @@ pub(crate) struct Shared {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) window: Window,
     pub(crate) counters: Counters,
+    pub(crate) places: Places,
     pub(crate) runtime: tokio::runtime::Handle,
 }
 
@@ -105,19 +118,6 @@ pub enum PublishError {
     Stopping,
 }
 
-/// Why a subscriber was not admitted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum AttachError {
-    /// As many subscribers as allowed are connected.
-    #[error("the hub holds as many subscribers as it may")]
-    Full,
-}
-
-/// A place for one subscriber, held as long as it is connected.
-#[derive(Debug)]
-pub struct Permit(Arc<Shared>);
-
 impl Hub {
     /// Starts the shards and begins to follow the transport. Must be called in a tokio runtime.
     ///
@@ -134,6 +134,7 @@ impl Hub {
             clock,
             transport,
             counters: Counters::default(),
+            places: Places::default(),
             runtime: tokio::runtime::Handle::current(),
             options,
         });
@@ -153,7 +154,16 @@ impl Hub {
         follower.shards.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&shards);
         // What arrived before the shards could be woken.
         shards.iter().for_each(Notify::wake);
+        let told = &shared.options.subscriptions;
+        let presence =
+            (!told.is_empty()).then(|| Presence::new(told.clone(), shared.options.max_untold));
+        let teller = presence.clone().map(|presence| {
+            let shared = Arc::clone(&shared);
+            tokio::spawn(presence.tell(shared))
+        });
         Ok(Arc::new(Self {
+            presence,
+            teller: Mutex::new(teller),
             shared,
             shards,
             threads: Mutex::new(threads),
@@ -211,19 +221,25 @@ impl Hub {
         self.shared.transport.head().await
     }
 
-    /// Reserves a place for a subscriber.
+    /// Prepares to tell others that somebody subscribes; `None` if nobody is told.
     ///
     /// # Errors
-    /// If all places are taken.
-    pub fn admit(&self) -> Result<Permit, AttachError> {
-        let max = self.shared.options.max_subscribers;
-        let take = |count: usize| (count < max).then_some(count + 1);
-        self.shared
-            .counters
-            .subscribers
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
-            .map(|_| Permit(Arc::clone(&self.shared)))
-            .map_err(|_| AttachError::Full)
+    /// If the log cannot keep up with telling.
+    pub fn enter(
+        &self,
+        matchers: &[Matcher],
+        grants: Option<&Grants>,
+    ) -> Result<Option<Present>, AttachError> {
+        let Some(presence) = &self.presence else { return Ok(None) };
+        let present = presence.enter(matchers, grants, &self.shared.options.hub_url);
+        present.map(Some).ok_or(AttachError::Busy)
+    }
+
+    /// Everybody who is subscribed, and a number that differs whenever they do; `None` if the hub
+    /// does not tell.
+    #[must_use]
+    pub fn attendances(&self) -> Option<(u64, Vec<Arc<Attendance>>)> {
+        self.presence.as_ref().map(|presence| presence.snapshot())
     }
 
     /// Hands a subscriber to a shard. Its preamble is written, and it is live or catching up,
@@ -233,45 +249,10 @@ impl Hub {
         self.shards[at].attach(new);
     }
 
-    /// Reads what a subscriber has missed, for clients that poll instead of streaming: frames
-    /// that it wants, then a frame that moves its cursor to where the reading ended.
-    ///
-    /// # Errors
-    /// If the transport cannot be asked.
-    pub async fn poll(
-        &self,
-        subscriber: &Interest<'_>,
-        from: From,
-    ) -> Result<Vec<Bytes>, TransportError> {
-        let mut from = from;
-        let mut frames = Vec::new();
-        let mut size = 0;
-        let mut newest: Option<Arc<Event>> = None;
-        while size < POLL_BYTES {
-            let batch = self.shared.transport.read(from, self.shared.read_limit()).await?;
-            // Dropped while we were reading: what is left is still in order.
-            let Batch::Events(events) = batch else {
-                from = From::Oldest;
-                continue;
-            };
-            let Some(last) = events.last() else { break };
-            from = From::After(last.position);
-            for event in &events {
-                if subscriber.wants(event, &self.shared.options.hub_url) {
-                    size += event.record.frame.len();
-                    frames.push(Bytes::clone(&event.record.frame));
-                }
-            }
-            newest = Some(Arc::clone(last));
-        }
-        frames.extend(newest.map(|event| frame_cursor(event.record.id.as_str())));
-        Ok(frames)
-    }
-
     /// Figures since the start.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.shared.counters.snapshot()
+        self.shared.counters.snapshot(self.shared.places.taken())
     }
 
     /// The hub's clock.
@@ -292,6 +273,17 @@ impl Hub {
         *self.open.write().await = false;
     }
 
+    /// Tells the log that the subscriptions have ended, after [`Hub::shutdown`]; gives up after a
+    /// while.
+    pub async fn say_goodbye(&self) {
+        let teller = self.teller.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (Some(presence), Some(teller)) = (&self.presence, teller) else { return };
+        presence.close();
+        if tokio::time::timeout(GOODBYE, teller).await.is_err() {
+            tracing::warn!("not every end of a subscription could be told");
+        }
+    }
+
     /// Ends every stream in the orderly way and stops the shards. Returns when they have ended.
     pub fn shutdown(&self) {
         self.shards.iter().for_each(Notify::shutdown);
@@ -304,31 +296,17 @@ impl Hub {
     }
 }
 
+/// How long the log may take to learn that subscriptions have ended.
+const GOODBYE: Duration = Duration::from_secs(5);
+
 impl Drop for Hub {
     fn drop(&mut self) {
+        if let Some(presence) = &self.presence {
+            presence.close();
+        }
         self.shards.iter().for_each(Notify::shutdown);
     }
 }
-
-/// What a polling client reads, without a connection to keep.
-#[derive(Debug)]
-pub struct Interest<'a> {
-    /// What it listens to.
-    pub matchers: &'a [mercure_protocol::Matcher],
-    /// What private updates it may read.
-    pub grants: Option<&'a mercure_protocol::Grants>,
-}
-
-impl Interest<'_> {
-    fn wants(&self, event: &Event, hub_url: &HubUrl) -> bool {
-        let topics = event.record.topics.iter();
-        let topics: Vec<_> = topics.map(|topic| TopicView::new(topic.as_str(), hub_url)).collect();
-        Subscriber::selects(self.matchers, self.grants, event, &topics)
-    }
-}
-
-/// What one answer to a polling client holds at most, in bytes; one batch may exceed it.
-const POLL_BYTES: usize = 1024 * 1024;
 
 impl Shared {
     /// What is read from the transport at once.
@@ -340,12 +318,6 @@ impl Shared {
     /// a node do not ask in step.
     pub(crate) fn retry_delay(&self) -> Duration {
         Duration::from_millis(fastrand::u64(250..750))
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.counters.subscribers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -9,12 +9,15 @@
 //! This crate knows no HTTP: it writes prepared bytes to sockets it is handed, or into a
 //! [`BodyReader`] for connections that an HTTP library owns.
 
+mod admission;
 mod clock;
 mod event;
 mod hub;
 mod index;
 mod memory;
 mod outlet;
+mod poll;
+mod presence;
 mod shard;
 mod stats;
 mod subscriber;
@@ -23,11 +26,14 @@ pub mod testing;
 mod transport;
 mod window;
 
+pub use admission::{AttachError, Permit};
 pub use clock::Clock;
 pub use event::{Event, Position, Record};
-pub use hub::{AttachError, Hub, Interest, Options, Permit, PublishError, Resume};
+pub use hub::{Hub, Options, PublishError, Resume};
 pub use memory::{MemoryTransport, Retention};
 pub use outlet::{BodyReader, Outlet, body};
+pub use poll::Interest;
+pub use presence::{Attendance, Present};
 pub use stats::Stats;
 pub use subscriber::{CloseReason, NewSubscriber};
 pub use transport::{Batch, From, Future, Head, ReadLimit, Tail, Transport, TransportError};

@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::subscriber::CloseReason;
 
@@ -20,7 +20,6 @@ pub struct Stats {
 
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    pub(crate) subscribers: AtomicUsize,
     pub(crate) published: AtomicU64,
     delivered: AtomicU64,
     gaps: AtomicU64,
@@ -41,9 +40,9 @@ impl Counters {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn snapshot(&self) -> Stats {
+    pub(crate) fn snapshot(&self, subscribers: usize) -> Stats {
         Stats {
-            subscribers: self.subscribers.load(Ordering::Relaxed),
+            subscribers,
             published: self.published.load(Ordering::Relaxed),
             delivered: self.delivered.load(Ordering::Relaxed),
             gaps: self.gaps.load(Ordering::Relaxed),

@@ -6,9 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use mercure_protocol::{Grants, Matcher, TopicView};
 
+use crate::admission::Permit;
 use crate::event::{Event, Position};
-use crate::hub::Permit;
 use crate::outlet::{COALESCE, Outlet};
+use crate::presence::Present;
 use crate::transport::From;
 
 /// Frames that may wait for a socket before their subscriber leaves live dispatch.
@@ -31,6 +32,8 @@ pub struct NewSubscriber {
     pub preamble: Bytes,
     /// Its place among the hub's subscribers; see [`Hub::admit`](crate::Hub::admit).
     pub permit: Permit,
+    /// Its presence, told to others; `None` if nobody is told.
+    pub present: Option<Present>,
     /// When its connection must end, on the hub's [`Clock`](crate::Clock); `None` for never.
     pub deadline: Option<Duration>,
 }
@@ -92,7 +95,8 @@ pub(crate) struct Subscriber {
     pub(crate) last_write: Duration,
     /// First and last of its deliveries in the current batch; see `shard::dispatch`.
     pub(crate) deliveries: Option<(u32, u32)>,
-    /// Given back when the subscriber is dropped.
+    /// These end when the subscriber is dropped.
+    pub(crate) present: Option<Present>,
     _permit: Permit,
 }
 
@@ -129,6 +133,7 @@ impl Subscriber {
             deadline: new.deadline,
             last_write: now,
             deliveries: None,
+            present: new.present,
             _permit: new.permit,
         }
     }

@@ -113,9 +113,9 @@ async fn places_are_limited_and_given_back() {
     let options = Options { max_subscribers: 1, ..options() };
     let hub = start(memory(Retention::default(), &clock), options, clock).await;
     let stream = Stream::live(&hub, &["t"]);
-    assert_eq!(hub.admit().map(drop), Err(AttachError::Full));
+    assert_eq!(hub.admit(None).map(drop), Err(AttachError::Full));
     drop(stream);
-    while hub.admit().is_err() {
+    while hub.admit(None).is_err() {
         tokio::task::yield_now().await;
     }
 }

@@ -32,6 +32,7 @@ impl Listeners {
                 Listen::Unix(path) => Bound::unix(path, 0o660),
             };
             bound.push(result.map_err(|error| explain(listen, &error))?);
+            warn_of_plain_http(listen);
         }
         Ok(Self(bound))
     }
@@ -46,6 +47,22 @@ impl Listeners {
             Bound::Unix(_, file) => format!("unix:{}", file.path().display()),
         };
         self.0.iter().map(name).collect()
+    }
+}
+
+/// Tokens must travel encrypted (section "Presenting the Access Token").
+fn warn_of_plain_http(listen: &Listen) {
+    let Listen::Tcp(address) = listen else { return };
+    let host = address.rsplit_once(':').map_or("", |(host, _)| host);
+    let host = host.trim_matches(['[', ']']);
+    let is_local = host == "localhost"
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    if !is_local {
+        tracing::warn!(
+            address,
+            "plain HTTP is served beyond this machine: tokens must travel over HTTPS, so put a \
+             proxy that speaks TLS in front"
+        );
     }
 }
 
@@ -81,6 +98,8 @@ pub async fn serve(
         write_timeout: config.write_timeout,
     });
     let router = http::public(Arc::clone(&site));
+    // Held until the end: they stop when dropped.
+    let _fresh_keys = site.policy.trust.keep_fresh(service.hub.clock());
     let (stop, stopping) = watch::channel(false);
     let mut accepting = JoinSet::new();
     for bound in listeners.0 {
@@ -164,7 +183,9 @@ pub(crate) async fn stop_accepting(mut accepting: JoinSet<JoinSet<()>>) -> Vec<J
 pub(crate) async fn finish(hub: &Arc<Hub>, connections: Vec<JoinSet<()>>) -> anyhow::Result<()> {
     hub.refuse_updates().await;
     let hub = Arc::clone(hub);
-    tokio::task::spawn_blocking(move || hub.shutdown()).await.context("ending the streams")?;
+    let ending = Arc::clone(&hub);
+    tokio::task::spawn_blocking(move || ending.shutdown()).await.context("ending the streams")?;
+    hub.say_goodbye().await;
     let all = async {
         for mut set in connections {
             while set.join_next().await.is_some() {}
@@ -184,6 +205,8 @@ async fn service(config: &Config) -> anyhow::Result<Service> {
         heartbeat: (!config.heartbeat.is_zero()).then_some(config.heartbeat),
         write_timeout: config.write_timeout,
         max_subscribers: config.max_connections,
+        max_per_client: config.max_connections_per_subject,
+        subscriptions: config.told_generations(),
         ..Options::new(config.hub_url.clone()).within(&config.retention)
     };
     Ok(Service {

@@ -69,7 +69,8 @@ fn token_refusals() {
     for (name, token) in invalid {
         let (status, body, response) = hub.post("topic=a", &[&bearer(&token)]);
         assert_eq!((status, body.as_str()), (401, "the access token is not valid"), "{name}");
-        assert_eq!(response.header("www-authenticate"), Some("Bearer error=\"invalid_token\""));
+        let challenge = response.header("www-authenticate").expect("a challenge");
+        assert!(challenge.starts_with("Bearer error=\"invalid_token\", resource_metadata="));
     }
     let forged = v0("another-key", &json!({"subscribe": ["*"]}));
     let (response, _) = hub.get("topic=a", &[&bearer(&forged)]);
@@ -78,14 +79,17 @@ fn token_refusals() {
     assert_eq!(hub.post("topic=a", &[&bearer(&good)]).0, 200);
 
     let (status, _, response) = hub.post("topic=a", &[]);
-    assert_eq!((status, response.header("www-authenticate")), (401, Some("Bearer")));
+    let metadata =
+        "resource_metadata=\"http://x/.well-known/oauth-protected-resource/.well-known/mercure\"";
+    let challenge = format!("Bearer {metadata}");
+    assert_eq!((status, response.header("www-authenticate")), (401, Some(challenge.as_str())));
     let (status, _, response) = hub.post("topic=a", &["Authorization: Bearer"]);
-    let challenge = Some("Bearer error=\"invalid_request\"");
-    assert_eq!((status, response.header("www-authenticate")), (400, challenge));
+    let challenge = format!("Bearer error=\"invalid_request\", {metadata}");
+    assert_eq!((status, response.header("www-authenticate")), (400, Some(challenge.as_str())));
     let nothing = v0(PUBLISHER_KEY, &json!({}));
     let (status, _, response) = hub.post("topic=a", &[&bearer(&nothing)]);
-    let challenge = Some("Bearer error=\"insufficient_scope\"");
-    assert_eq!((status, response.header("www-authenticate")), (403, challenge));
+    let challenge = format!("Bearer error=\"insufficient_scope\", {metadata}");
+    assert_eq!((status, response.header("www-authenticate")), (403, Some(challenge.as_str())));
 }
 
 fn with(claims: &Value, name: &str, value: Value) -> Value {

@@ -36,20 +36,8 @@ impl EventId {
     /// allowed to read, and must then tell neither its time nor its place ("Authorization on
     /// Event Replay").
     #[must_use]
-    pub fn from_random(mut bytes: [u8; 16]) -> Self {
-        use std::fmt::Write;
-        bytes[6] = (bytes[6] & 0x0f) | 0x40;
-        bytes[8] = (bytes[8] & 0x3f) | 0x80;
-        let mut id = String::with_capacity(45);
-        id.push_str("urn:uuid:");
-        for (at, byte) in bytes.iter().enumerate() {
-            if matches!(at, 4 | 6 | 8 | 10) {
-                id.push('-');
-            }
-            // Writing to a String cannot fail.
-            let _ = write!(id, "{byte:02x}");
-        }
-        Self(id.into())
+    pub fn from_random(bytes: [u8; 16]) -> Self {
+        Self(text::urn_uuid(bytes).into())
     }
 
     /// The id as text.
@@ -77,6 +65,14 @@ impl fmt::Display for EventId {
 pub struct EventType(Arc<str>);
 
 impl EventType {
+    /// The type of the events that the hub makes itself (section "Subscription Events").
+    const MERCURE: &str = "mercure";
+
+    /// The reserved type, for events of the hub.
+    pub(crate) fn of_hub() -> Self {
+        Self(Self::MERCURE.into())
+    }
+
     /// Parses a `type` supplied by a publisher.
     ///
     /// # Errors
@@ -84,7 +80,7 @@ impl EventType {
     pub fn parse(value: &str, limits: &Limits) -> Result<Self, Error> {
         within("type", value.len(), limits.type_length)?;
         text::check("type", value)?;
-        if value == "mercure" {
+        if value == Self::MERCURE {
             return Err(Error::invalid("type", "\"mercure\" is reserved for events of the hub"));
         }
         Ok(Self(value.into()))

@@ -1,10 +1,12 @@
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use crate::limits::within;
-use crate::{Error, HubUrl, Limits, Matcher, MatcherType, Topic, TopicView};
+use crate::{Error, HubUrl, Limits, Matcher, MatcherType, Protocol, Topic, TopicView};
 
 /// The `type` of an authorization detail that speaks of Mercure (section "Authorization Details").
-const DETAIL_TYPE: &str = "https://mercure.rocks/authorization-detail";
+pub(crate) const DETAIL_TYPE: &str = "https://mercure.rocks/authorization-detail";
 /// The 0.x claim, and its collision-resistant alias.
 const V0_CLAIMS: [&str; 2] = ["mercure", "https://mercure.rocks/"];
 
@@ -13,6 +15,16 @@ const V0_CLAIMS: [&str; 2] = ["mercure", "https://mercure.rocks/"];
 pub struct Grants {
     publish: Vec<Matcher>,
     subscribe: Vec<Matcher>,
+    /// What subscriptions say about their subscriber; the first rule that applies counts.
+    payloads: Vec<PayloadRule>,
+}
+
+/// The payload of an authorization detail, or of a whole 0.x token (section "Payloads").
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct PayloadRule {
+    /// Subscriptions that it is for; `None` for all.
+    topics: Option<Vec<Matcher>>,
+    payload: Option<Arc<Value>>,
 }
 
 impl Grants {
@@ -34,7 +46,7 @@ impl Grants {
                 .map(|s| Matcher::parse(MatcherType::Selector, s.as_ref(), hub, limits))
                 .collect::<Result<Vec<_>, _>>()
         };
-        Ok(Self { publish: parse(publish)?, subscribe: parse(subscribe)? })
+        Ok(Self { publish: parse(publish)?, subscribe: parse(subscribe)?, payloads: Vec::new() })
     }
 
     /// Reads the `mercure` claim of a 0.x token (0.x, "Publishers" and "Subscribers").
@@ -54,7 +66,13 @@ impl Grants {
             Some(Value::Array(items)) => items.iter().map(text_of_selector).collect(),
             Some(_) => Err(Error::invalid("mercure claim", "publish and subscribe must be arrays")),
         };
-        Self::from_selectors(&selectors("publish")?, &selectors("subscribe")?, hub, limits)
+        let (publish, subscribe) = (selectors("publish")?, selectors("subscribe")?);
+        let mut grants = Self::from_selectors(&publish, &subscribe, hub, limits)?;
+        if let Some(payload) = claim.get("payload").filter(|payload| !payload.is_null()) {
+            let payload = Some(Arc::new(payload.clone()));
+            grants.payloads.push(PayloadRule { topics: None, payload });
+        }
+        Ok(grants)
     }
 
     /// Whether claims hold the `mercure` claim of 0.x.
@@ -82,14 +100,17 @@ impl Grants {
             }
             let actions = strings(detail.get("actions"))?;
             let topics = topic_matchers(detail.get("topics"), hub, limits)?;
-            if detail.get("payload").is_some_and(|payload| !payload.is_object()) {
+            let payload = detail.get("payload");
+            if payload.is_some_and(|payload| !payload.is_object()) {
                 return Err(malformed("payload must be an object"));
             }
             if actions.contains(&"publish") {
                 grants.publish.extend(topics.iter().cloned());
             }
             if actions.contains(&"subscribe") {
-                grants.subscribe.extend(topics);
+                grants.subscribe.extend(topics.iter().cloned());
+                let payload = payload.map(|payload| Arc::new(payload.clone()));
+                grants.payloads.push(PayloadRule { topics: Some(topics), payload });
             }
             within(
                 "number of grants",
@@ -115,12 +136,49 @@ impl Grants {
         self.subscribe.iter().any(|matcher| topics.iter().any(|topic| matcher.matches(topic)))
     }
 
+    /// What a subscription says about its subscriber: the payload of the first detail that grants
+    /// `subscribe` on the subscription's own matcher, taken as if it were a topic.
+    #[must_use]
+    pub fn payload(&self, subscription: &Matcher, hub: &HubUrl) -> Option<Arc<Value>> {
+        let view = TopicView::new(subscription.as_str(), hub);
+        let applies = |rule: &&PayloadRule| match &rule.topics {
+            None => true,
+            Some(topics) => topics.iter().any(|matcher| matcher.matches(&view)),
+        };
+        self.payloads.iter().find(applies).and_then(|rule| rule.payload.clone())
+    }
+
+    /// What may be published to.
+    #[must_use]
+    pub fn publish(&self) -> &[Matcher] {
+        &self.publish
+    }
+
+    /// What private updates may be read.
+    #[must_use]
+    pub fn subscribe(&self) -> &[Matcher] {
+        &self.subscribe
+    }
+
+    /// How many of its matchers are compiled patterns.
+    #[must_use]
+    pub fn patterns(&self) -> usize {
+        let of_payloads = self.payloads.iter().flat_map(|rule| &rule.topics).flatten();
+        let all = self.publish.iter().chain(&self.subscribe).chain(of_payloads);
+        all.filter(|matcher| matcher.is_pattern()).count()
+    }
+
     /// Whether nothing private can ever be read with these grants.
     #[must_use]
     pub fn read_nothing(&self) -> bool {
         self.subscribe.is_empty()
     }
 }
+
+/// Tells clients apart without saying who they are: made from a token's issuer and subject, or
+/// from the token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ClientId(pub [u8; 16]);
 
 /// Who asks, as far as the hub is concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,9 +188,13 @@ pub enum Principal {
     /// The bearer of a valid token, or of grants that a trusted worker vouches for.
     Granted {
         /// What it may do.
-        grants: Grants,
+        grants: Arc<Grants>,
         /// When the permission ends, in seconds since the Unix epoch; `None` for never.
         expires_at: Option<u64>,
+        /// Who it belongs to, if that can be told.
+        client: Option<ClientId>,
+        /// Whose rules the permission was judged by, and whether those of 0.x hold as well.
+        spoken: Protocol,
     },
     /// The application itself, over its own socket: may publish anything.
     Application,
@@ -170,7 +232,7 @@ fn topic_matchers(
             let text = text.ok_or_else(|| malformed("each topic needs a \"match\" string"))?;
             let kind = match item.get("match_type") {
                 None => Some(MatcherType::Exact),
-                Some(kind) => kind.as_str().and_then(MatcherType::from_claim),
+                Some(kind) => kind.as_str().and_then(MatcherType::from_name),
             };
             let kind = kind.ok_or_else(|| malformed("match_type is not supported"))?;
             Matcher::parse(kind, text, hub, limits)
@@ -260,6 +322,39 @@ mod tests {
         ] {
             assert!(parse(json!([&good, &bad])).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_first_detail_that_covers_a_subscription_gives_its_payload() {
+        let detail = |matcher: Value, payload: Value| {
+            let mut detail =
+                json!({"type": DETAIL_TYPE, "actions": ["subscribe"], "topics": [matcher]});
+            if !payload.is_null() {
+                detail["payload"] = payload;
+            }
+            detail
+        };
+        let claims = json!({"authorization_details": [
+            detail(json!({"match": "https://x/a"}), json!({"n": 1})),
+            detail(json!({"match": "https://x/silent"}), Value::Null),
+            detail(json!({"match": "https://x/:id", "match_type": "urlpattern"}), json!({"n": 2})),
+            detail(json!({"match": "*"}), json!({"n": 3})),
+        ]});
+        let grants = Grants::from_v1_claims(&claims, &hub(), &Limits::default()).expect("valid");
+        let payload = |kind, text: &str| {
+            let matcher = Matcher::parse(kind, text, &hub(), &Limits::default()).expect("matcher");
+            grants.payload(&matcher, &hub()).map(|payload| payload["n"].clone())
+        };
+        assert_eq!(payload(MatcherType::Exact, "https://x/a"), Some(json!(1)));
+        assert_eq!(payload(MatcherType::Exact, "https://x/silent"), None, "the first one wins");
+        assert_eq!(payload(MatcherType::UrlPattern, "https://x/:id"), Some(json!(2)));
+        assert_eq!(payload(MatcherType::Exact, "other"), Some(json!(3)));
+
+        let claims = json!({"mercure": {"subscribe": [], "payload": ["any", "JSON"]}});
+        let grants = Grants::from_v0_claims(&claims, &hub(), &Limits::default()).expect("valid");
+        let matcher = Matcher::parse(MatcherType::Selector, "a", &hub(), &Limits::default());
+        let payload = grants.payload(&matcher.expect("matcher"), &hub());
+        assert_eq!(payload.as_deref(), Some(&json!(["any", "JSON"])));
     }
 
     #[test]

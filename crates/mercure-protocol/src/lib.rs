@@ -7,6 +7,7 @@
 //! Section names in the documentation refer to `draft-dunglas-mercure-08` ("1.0") and, where
 //! marked "0.x", to the specification as it stood at v0.18 of the reference hub.
 
+mod discovery;
 mod error;
 mod event;
 mod form;
@@ -15,16 +16,19 @@ mod limits;
 mod matcher;
 mod sse;
 mod subscribe;
+mod subscription;
 mod text;
 mod topic;
 mod update;
 
+pub use discovery::{Metadata, subscriptions_link};
 pub use error::Error;
 pub use event::{EventId, EventType, LastEventId};
-pub use grants::{Grants, Principal};
+pub use grants::{ClientId, Grants, Principal};
 pub use limits::Limits;
 pub use matcher::{Matcher, MatcherType, Route, TopicView};
 pub use sse::{HEARTBEAT, frame, frame_cursor, frame_retry};
-pub use subscribe::{Protocol, SubscribeQuery};
+pub use subscribe::{Generation, Protocol, SubscribeQuery};
+pub use subscription::{AskedMatcher, SubscriberId, Subscription, SubscriptionsPath, collection};
 pub use topic::{HubUrl, Topic};
 pub use update::{Publication, Update};

@@ -30,7 +30,16 @@ impl Protocol {
     }
 }
 
-/// What the query component of a subscription request asks for (section "Subscription").
+/// One of the two generations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Generation {
+    /// 0.x: topic selectors, the `mercure` claim, JSON-LD.
+    V0,
+    /// 1.0: topic matchers, authorization details, JSON.
+    V1,
+}
+
+/// What a subscription request asks for (section "Subscription").
 #[derive(Debug, Clone)]
 pub struct SubscribeQuery {
     /// What to listen to; never empty, no duplicates.
@@ -42,20 +51,22 @@ pub struct SubscribeQuery {
 }
 
 impl SubscribeQuery {
-    /// Parses a raw query component.
+    /// Parses a raw query component and, of a `QUERY` request, the form in its body. Both are one
+    /// list of parameters; of those that may stand once, the query component's counts.
     ///
     /// # Errors
     /// For a request without matcher, a parameter in the reserved `match` namespace that names no
     /// matcher type, an invalid matcher, or a limit exceeded. All are answered with 400.
     pub fn parse(
         query: &[u8],
+        body: &[u8],
         protocol: Protocol,
         hub: &HubUrl,
         limits: &Limits,
     ) -> Result<Self, Error> {
         let mut parsed = Self { matchers: Vec::new(), last_event_id: None, authorization: None };
         let mut asked = Vec::new();
-        for pair in form::pairs("query", query) {
+        for pair in form::pairs("query", query).chain(form::pairs("body", body)) {
             let (name, value) = pair?;
             asked.extend(parsed.take(&name, value, protocol)?);
             within("number of topic matchers", asked.len(), limits.matchers)?;
@@ -140,7 +151,7 @@ mod tests {
 
     fn parse(query: &str, protocol: Protocol) -> Result<SubscribeQuery, Error> {
         let hub = HubUrl::parse("http://localhost/.well-known/mercure").expect("hub URL");
-        SubscribeQuery::parse(query.as_bytes(), protocol, &hub, &Limits::default())
+        SubscribeQuery::parse(query.as_bytes(), b"", protocol, &hub, &Limits::default())
     }
 
     #[test]
@@ -177,6 +188,24 @@ mod tests {
             let query = parse(&format!("topic=a&{name}=earliest"), Protocol::Both).expect("valid");
             assert_eq!(query.last_event_id, Some(LastEventId::Earliest), "{name}");
         }
+    }
+
+    #[test]
+    fn query_component_and_body_are_one_list() {
+        let hub = HubUrl::parse("http://localhost/.well-known/mercure").expect("hub URL");
+        let parse = |query: &str, body: &str| {
+            let (query, body) = (query.as_bytes(), body.as_bytes());
+            SubscribeQuery::parse(query, body, Protocol::Both, &hub, &Limits::default())
+        };
+        let both = parse("match=a&last_event_id=q", "match=b&topic=a&last_event_id=b&x=y");
+        let both = both.expect("valid");
+        let texts: Vec<_> = both.matchers.iter().map(Matcher::as_str).collect();
+        assert_eq!(texts, ["a", "b", "a"], "0.x and 1.0 are different subscriptions");
+        assert_eq!(both.last_event_id, Some(LastEventId::After("q".into())));
+        let body = parse("", "match=a&last_event_id=b").expect("valid");
+        assert_eq!(body.last_event_id, Some(LastEventId::After("b".into())));
+        assert!(parse("match=a", "match_x=b").is_err(), "reserved in the body as well");
+        assert!(parse("match=a", "match=%FF").is_err());
     }
 
     #[test]

@@ -21,6 +21,23 @@ pub(crate) fn check(what: &'static str, value: &str) -> Result<(), Error> {
     }
 }
 
+/// 16 random bytes as a `urn:uuid:` of version 4.
+pub(crate) fn urn_uuid(mut bytes: [u8; 16]) -> String {
+    use std::fmt::Write;
+    bytes[6] = (bytes[6] & 0x0f) | 0x40;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    let mut urn = String::with_capacity(45);
+    urn.push_str("urn:uuid:");
+    for (at, byte) in bytes.iter().enumerate() {
+        if matches!(at, 4 | 6 | 8 | 10) {
+            urn.push('-');
+        }
+        // Writing to a String cannot fail.
+        let _ = write!(urn, "{byte:02x}");
+    }
+    urn
+}
+
 fn is_forbidden(c: char) -> bool {
     if c.is_ascii() {
         return c.is_ascii_control();

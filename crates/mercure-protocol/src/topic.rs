@@ -32,6 +32,11 @@ impl Topic {
         Ok(Self(value.into()))
     }
 
+    /// A topic in the hub's own namespace: a path that the hub has built itself.
+    pub(crate) fn of_hub(path: &str) -> Self {
+        Self(path.into())
+    }
+
     /// The topic as published.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -72,6 +77,18 @@ impl HubUrl {
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.as_str()
+    }
+
+    /// The path, under which everything that the hub makes itself has its place.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.0.path()
+    }
+
+    /// Scheme, host and port.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        self.0.origin().ascii_serialization()
     }
 
     /// Resolves a topic against the hub's URL; `None` if it is no URL reference.

@@ -57,6 +57,18 @@ impl Update {
         })
     }
 
+    /// An update that the hub makes itself: private, in the reserved namespace.
+    pub(crate) fn of_hub(topic: Topic, data: String, kind: Option<EventType>) -> Self {
+        Self {
+            topics: Box::new([topic]),
+            data: data.into(),
+            private: true,
+            id: None,
+            kind,
+            retry: None,
+        }
+    }
+
     /// Parses the form body of a publish request. Unknown fields are ignored; of a field that may
     /// stand once, the first occurrence counts.
     ///

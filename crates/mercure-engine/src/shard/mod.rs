@@ -165,6 +165,9 @@ impl Shard {
             *matcher = self.index.insert(slot, matcher);
         }
         subscriber.grants = subscriber.grants.take().map(|grants| share(&mut self.grants, grants));
+        if let Some(present) = &mut subscriber.present {
+            present.announce(&subscriber.matchers);
+        }
         self.wheel.insert(who, self.shared.next_check(subscriber), now);
         let result =
             if preamble.is_empty() { Ok(Flow::Open) } else { subscriber.write(&[&preamble], now) };

@@ -61,7 +61,8 @@ pub fn subscriber(hub: &Hub, outlet: Outlet, topics: &[&str]) -> NewSubscriber {
         grants: None,
         from: None,
         preamble: Bytes::from_static(b":ok\n\n"),
-        permit: hub.admit().expect("room"),
+        permit: hub.admit(None).expect("room"),
+        present: None,
         deadline: None,
     }
 }

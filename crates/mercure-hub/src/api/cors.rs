@@ -26,7 +26,7 @@ impl Origins {
         } else {
             return;
         }
-        let exposed = "Last-Event-ID, Link, Mercure-Last-Event-ID".to_owned();
+        let exposed = "ETag, Last-Event-ID, Link, Mercure-Last-Event-ID".to_owned();
         headers.push(("Access-Control-Expose-Headers", exposed));
     }
 }

@@ -1,4 +1,4 @@
-use mercure_engine::TransportError;
+use mercure_engine::{AttachError, TransportError};
 use mercure_protocol::Error;
 
 use crate::auth::Refusal;
@@ -10,6 +10,20 @@ pub struct Request {
     pub query: String,
     /// The header fields.
     pub headers: Headers,
+    /// The form in the body of a `QUERY` request.
+    pub form: Vec<u8>,
+}
+
+impl Request {
+    /// Whether the body is a form. A missing content type passes: the body then has to parse as
+    /// one.
+    #[must_use]
+    pub fn is_form(&self) -> bool {
+        self.headers.get("content-type").is_none_or(|value| {
+            let essence = value.split(';').next().unwrap_or_default().trim();
+            essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+        })
+    }
 }
 
 /// Header fields with lower-case names, in order.
@@ -63,11 +77,54 @@ impl Answer {
         }
     }
 
+    /// An update was accepted. The answer is for the publisher alone, whose token may stand in the
+    /// URL (0.x, "URI Query Parameter").
+    #[must_use]
+    pub fn published(id: String) -> Self {
+        let mut answer = Self::text(200, id);
+        answer.headers.push(("Cache-Control", "private, no-store".to_owned()));
+        answer
+    }
+
+    /// An answer with a JSON document.
+    #[must_use]
+    pub fn json(media_type: &str, document: &serde_json::Value) -> Self {
+        Self {
+            status: 200,
+            headers: vec![("Content-Type", media_type.to_owned())],
+            body: document.to_string().into_bytes(),
+        }
+    }
+
+    /// The resource has no such method.
+    #[must_use]
+    pub fn method_not_allowed(allowed: &str) -> Self {
+        let mut answer = Self::text(405, format!("use one of {allowed}"));
+        answer.headers.push(("Allow", allowed.to_owned()));
+        answer
+    }
+
+    /// The body is no form.
+    #[must_use]
+    pub fn not_a_form() -> Self {
+        Self::text(415, "the body must be application/x-www-form-urlencoded")
+    }
+
     /// The hub cannot do it now: try again, not all at the same moment.
     #[must_use]
     pub fn unavailable(reason: &str) -> Self {
         let mut answer = Self::text(503, reason);
         answer.headers.push(("Retry-After", fastrand::u32(1..=5).to_string()));
+        answer
+    }
+
+    /// There is no place for another subscriber.
+    #[must_use]
+    pub fn not_admitted(error: AttachError) -> Self {
+        let mut answer = Self::unavailable(&error.to_string());
+        if error == AttachError::TooMany {
+            answer.status = 429;
+        }
         answer
     }
 
@@ -93,9 +150,10 @@ impl Answer {
         Self::text(400, error.to_string())
     }
 
-    /// A refusal for lack of authorization, in the form of RFC 6750.
+    /// A refusal for lack of authorization, in the form of RFC 6750. The challenge says where to
+    /// learn how to get a token, if the hub tells (RFC 9728, section 5.1): the URL of its metadata.
     #[must_use]
-    pub fn refused(refusal: Refusal) -> Self {
+    pub fn refused(refusal: Refusal, metadata: Option<&str>) -> Self {
         let (status, error, text) = match refusal {
             Refusal::Missing => (401, None, "an access token is required"),
             Refusal::Malformed => {
@@ -109,8 +167,13 @@ impl Answer {
                 return Self::text(403, "publishing with a cookie is not allowed from this origin");
             }
         };
-        let challenge =
-            error.map_or("Bearer".to_owned(), |error| format!("Bearer error=\"{error}\""));
+        let error = error.map(|error| format!("error=\"{error}\""));
+        let metadata = metadata.map(|url| format!("resource_metadata=\"{url}\""));
+        let parameters: Vec<_> = error.into_iter().chain(metadata).collect();
+        let challenge = match parameters.is_empty() {
+            true => "Bearer".to_owned(),
+            false => format!("Bearer {}", parameters.join(", ")),
+        };
         let mut answer = Self::text(status, text);
         answer.headers.push(("WWW-Authenticate", challenge));
         answer

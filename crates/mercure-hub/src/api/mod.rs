@@ -2,8 +2,10 @@
 
 mod cors;
 mod message;
+mod metadata;
 mod publish;
 mod subscribe;
+mod subscriptions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +15,10 @@ use mercure_protocol::Limits;
 
 pub use self::cors::Origins;
 pub use self::message::{Answer, Headers, Request};
+pub use self::metadata::metadata;
 pub use self::publish::{publish, publisher};
 pub use self::subscribe::{Accepted, poll, subscribe};
+pub use self::subscriptions::subscriptions;
 use crate::auth::Policy;
 
 /// What every request is served with.
@@ -46,10 +50,10 @@ pub fn preflight(policy: &Policy, request: &Request) -> Answer {
     let mut answer = Answer::empty(204);
     policy.origins.allow(request, &mut answer.headers);
     answer.headers.extend([
-        ("Access-Control-Allow-Methods", "GET, POST, OPTIONS".to_owned()),
+        ("Access-Control-Allow-Methods", "GET, POST, QUERY, OPTIONS".to_owned()),
         (
             "Access-Control-Allow-Headers",
-            "Authorization, Cache-Control, Content-Type, Last-Event-ID".to_owned(),
+            "Authorization, Cache-Control, Content-Type, If-None-Match, Last-Event-ID".to_owned(),
         ),
         ("Access-Control-Max-Age", "600".to_owned()),
     ]);

@@ -8,17 +8,18 @@ use crate::auth::{Policy, Refusal};
 ///
 /// # Errors
 /// The answer to send if nobody may publish with these credentials, or in this form.
-pub fn publisher(
+pub async fn publisher(
     service: &Service,
     policy: &Policy,
     request: &Request,
 ) -> Result<Principal, Answer> {
     let hub = &service.hub;
-    let principal = match is_form(request) {
+    let principal = match request.is_form() {
         true => policy
             .publisher(request, hub.url(), &service.limits, hub.clock())
-            .map_err(Answer::refused),
-        false => Err(Answer::text(415, "the body must be application/x-www-form-urlencoded")),
+            .await
+            .map_err(|refusal| policy.refuse(refusal, request, hub.url())),
+        false => Err(Answer::not_a_form()),
     };
     principal.map_err(|mut refusal| {
         policy.origins.allow(request, &mut refusal.headers);
@@ -34,15 +35,21 @@ pub async fn publish(
     body: &[u8],
     principal: &Principal,
 ) -> Answer {
-    let mut answer = match accept(service, body, principal).await {
-        Ok(id) => Answer::text(200, id),
+    let mut answer = match accept(service, policy, request, body, principal).await {
+        Ok(id) => Answer::published(id),
         Err(refusal) => refusal,
     };
     policy.origins.allow(request, &mut answer.headers);
     answer
 }
 
-async fn accept(service: &Service, body: &[u8], principal: &Principal) -> Result<String, Answer> {
+async fn accept(
+    service: &Service,
+    policy: &Policy,
+    request: &Request,
+    body: &[u8],
+    principal: &Principal,
+) -> Result<String, Answer> {
     if body.len() > service.max_request_body {
         return Err(Answer::body_too_large(service.max_request_body));
     }
@@ -56,19 +63,11 @@ async fn accept(service: &Service, body: &[u8], principal: &Principal) -> Result
     };
     if !allowed {
         tracing::info!("a publication was refused: the token does not grant every topic");
-        return Err(Answer::refused(Refusal::Insufficient));
+        return Err(policy.refuse(Refusal::Insufficient, request, hub.url()));
     }
     match hub.publish(&update).await {
         Ok(id) => Ok(id.to_string()),
         Err(PublishError::Transport(error)) => Err(Answer::transport_failed(&error)),
         Err(error) => Err(Answer::unavailable(&error.to_string())),
     }
-}
-
-/// A missing content type passes: the body then has to parse as a form.
-fn is_form(request: &Request) -> bool {
-    request.headers.get("content-type").is_none_or(|value| {
-        let essence = value.split(';').next().unwrap_or_default().trim();
-        essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
-    })
 }

@@ -2,9 +2,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use mercure_engine::{From, Interest, NewSubscriber, Outlet, Permit, Resume};
+use mercure_engine::{From, Interest, NewSubscriber, Outlet, Permit, Present, Resume};
 use mercure_protocol::{
-    Grants, LastEventId, Matcher, Principal, SubscribeQuery, frame_cursor, frame_retry,
+    ClientId, Grants, LastEventId, Matcher, Principal, SubscribeQuery, frame_cursor, frame_retry,
 };
 
 use super::{Answer, Request, Service};
@@ -21,6 +21,7 @@ pub struct Accepted {
     retry: Option<Bytes>,
     deadline: Option<Duration>,
     permit: Permit,
+    present: Option<Present>,
 }
 
 impl Accepted {
@@ -38,6 +39,7 @@ impl Accepted {
             from: self.from,
             preamble: preamble.freeze(),
             permit: self.permit,
+            present: self.present,
             deadline: self.deadline,
         }
     }
@@ -67,9 +69,11 @@ async fn accept(
     request: &Request,
     given: Option<Principal>,
 ) -> Result<Accepted, Answer> {
-    let asked = Asked::parse(service, policy, request, given)?;
+    let asked = Asked::parse(service, policy, request, given).await?;
     let resume = asked.resume(service).await?;
-    let permit = service.hub.admit().map_err(|error| Answer::unavailable(&error.to_string()))?;
+    let permit = service.hub.admit(asked.client).map_err(Answer::not_admitted)?;
+    let present = service.hub.enter(&asked.matchers, asked.grants.as_deref());
+    let present = present.map_err(Answer::not_admitted)?;
     let mut headers = stream_headers();
     if let Some(resume) = &resume {
         headers.extend(cursor_headers(policy, resume));
@@ -83,7 +87,9 @@ async fn accept(
         headers,
         deadline: deadline(service, asked.expires_at),
         matchers: asked.matchers,
-        grants: asked.grants,
+        // What can read nothing private is not worth keeping.
+        grants: asked.grants.filter(|grants| !grants.read_nothing()),
+        present,
         from: resume.map(|resume| resume.from),
         retry,
         permit,
@@ -112,7 +118,7 @@ async fn round(
     given: Option<Principal>,
     interval: Duration,
 ) -> Result<Answer, Answer> {
-    let asked = Asked::parse(service, policy, request, given)?;
+    let asked = Asked::parse(service, policy, request, given).await?;
     let failed = |error| Answer::transport_failed(&error);
     let mut headers = stream_headers();
     let (frames, retry) = match asked.resume(service).await? {
@@ -143,27 +149,18 @@ struct Asked {
     last_event_id: Option<LastEventId>,
     grants: Option<Arc<Grants>>,
     expires_at: Option<u64>,
+    client: Option<ClientId>,
 }
 
 impl Asked {
-    fn parse(
+    async fn parse(
         service: &Service,
         policy: &Policy,
         request: &Request,
         given: Option<Principal>,
     ) -> Result<Self, Answer> {
         let hub = &service.hub;
-        let parse = || {
-            let query = request.query.as_bytes();
-            SubscribeQuery::parse(query, policy.protocol, hub.url(), &service.limits)
-        };
-        // Compiling patterns takes a while; other requests must not wait for it.
-        let compiles = ["{", "%7B", "%7b", "urlpattern"];
-        let query = match compiles.iter().any(|sign| request.query.contains(sign)) {
-            true => tokio::task::block_in_place(parse),
-            false => parse(),
-        };
-        let query = query.map_err(|error| Answer::bad_subscription(&error))?;
+        let query = parse_query(service, policy, request)?;
         let principal = match given {
             Some(principal) => principal,
             None => policy
@@ -174,20 +171,21 @@ impl Asked {
                     &service.limits,
                     hub.clock(),
                 )
-                .map_err(Answer::refused)?,
+                .await
+                .map_err(|refusal| policy.refuse(refusal, request, hub.url()))?,
         };
-        let (grants, expires_at) = match principal {
+        let (grants, expires_at, client) = match principal {
             Principal::Anonymous if !policy.anonymous => {
-                return Err(Answer::refused(Refusal::Missing));
+                return Err(policy.refuse(Refusal::Missing, request, hub.url()));
             }
-            Principal::Anonymous | Principal::Application => (None, None),
+            Principal::Anonymous | Principal::Application => (None, None, None),
             Principal::Granted { expires_at: Some(at), .. }
                 if at <= hub.clock().unix_time().as_secs() =>
             {
-                return Err(Answer::refused(Refusal::Invalid));
+                return Err(policy.refuse(Refusal::Invalid, request, hub.url()));
             }
-            Principal::Granted { grants, expires_at } => {
-                ((!grants.read_nothing()).then(|| Arc::new(grants)), expires_at)
+            Principal::Granted { grants, expires_at, client, .. } => {
+                (Some(grants), expires_at, client)
             }
         };
         // The header goes before the parameter: it is what EventSource sends on a reconnect.
@@ -197,6 +195,7 @@ impl Asked {
             last_event_id: header.or(query.last_event_id),
             grants,
             expires_at,
+            client,
         })
     }
 
@@ -209,6 +208,25 @@ impl Asked {
             }
         }
     }
+}
+
+/// Understands what a request asks to listen to.
+fn parse_query(
+    service: &Service,
+    policy: &Policy,
+    request: &Request,
+) -> Result<SubscribeQuery, Answer> {
+    let (query, form) = (request.query.as_bytes(), request.form.as_slice());
+    let parse =
+        || SubscribeQuery::parse(query, form, policy.protocol, service.hub.url(), &service.limits);
+    // Compiling patterns takes a while; other requests must not wait for it.
+    let signs: [&[u8]; 4] = [b"{", b"%7B", b"%7b", b"urlpattern"];
+    let has = |text: &[u8], sign: &[u8]| text.windows(sign.len()).any(|window| window == sign);
+    let parsed = match signs.iter().any(|sign| has(query, sign)) || !form.is_empty() {
+        true => tokio::task::block_in_place(parse),
+        false => parse(),
+    };
+    parsed.map_err(|error| Answer::bad_subscription(&error))
 }
 
 /// Where the stream begins, in the fields of both generations: the request does not say which one's

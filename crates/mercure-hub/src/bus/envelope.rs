@@ -1,13 +1,16 @@
 //! A client's request, as a worker passes it on: what the client sent, the rules to judge it by,
 //! and what the application has decided itself.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use jsonwebtoken::Algorithm;
 
 use mercure_protocol::{Grants, Limits, Principal, Protocol};
 use serde::Deserialize;
 
 use crate::api::{self, Accepted, Answer, Headers, Origins, Request, Service};
-use crate::auth::{Key, Policy, Refusal};
+use crate::auth::{KeySet, Keys, Policy, Refusal, Roles, Trust};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -74,10 +77,10 @@ impl Relayed {
             // The session behind these grants is a cookie, which the browser sends at anybody's
             // request.
             Some(_) if !policy.same_origin(request, service.hub.url()) => {
-                return Answer::refused(Refusal::CrossOrigin);
+                return policy.refuse(Refusal::CrossOrigin, request, service.hub.url());
             }
             Some(given) => given,
-            None => match api::publisher(service, policy, request) {
+            None => match api::publisher(service, policy, request).await {
                 Ok(principal) => principal,
                 Err(refusal) => return refusal,
             },
@@ -100,7 +103,7 @@ impl Envelope {
         for (name, value) in &self.headers {
             headers.push(name, bytes_of(value));
         }
-        let request = Request { query: self.query, headers };
+        let request = Request { query: self.query, headers, form: Vec::new() };
         let policy = self.policy.policy()?;
         let grants = self.grants.filter(|_| !policy.finds_token(&request));
         let given = grants.map(|grants| grants.principal(service)).transpose()?;
@@ -111,18 +114,23 @@ impl Envelope {
 impl PolicySpec {
     fn policy(self) -> Result<Policy, String> {
         let key = |secret: Option<String>| {
-            let key = secret.map(|secret| Key::new(&bytes_of(&secret), "HS256")).transpose();
-            key.map_err(|error| format!("a key {error}"))
+            let secret = secret.map(|secret| bytes_of(&secret));
+            let keys = secret.map(|secret| KeySet::secret(&secret, &[Algorithm::HS256]));
+            let keys = keys.transpose().map_err(|error| format!("a key {error}"))?;
+            Ok::<_, String>(keys.map(|keys| Keys::Fixed(Arc::new(keys))))
         };
+        let shared =
+            Roles { publisher: key(self.publisher_key)?, subscriber: key(self.subscriber_key)? };
         Ok(Policy {
             protocol: Protocol::Both,
             anonymous: self.anonymous,
             origins: Origins::default(),
             publish_origins: Vec::new(),
             cookie_names: self.cookie_names,
-            publisher_key: key(self.publisher_key)?,
-            subscriber_key: key(self.subscriber_key)?,
-            trusted_issuers: self.trusted_issuers,
+            trust: Trust { shared, trusted: self.trusted_issuers, issuers: Vec::new() },
+            verified: None,
+            metadata: false,
+            public_origins: Vec::new(),
             resource_identifier: self.resource_identifier,
         })
     }
@@ -134,7 +142,12 @@ impl GrantsSpec {
         let grants =
             Grants::from_selectors(&self.publish, &self.subscribe, service.hub.url(), limits);
         let grants = grants.map_err(|error| error.to_string())?;
-        Ok(Principal::Granted { grants, expires_at: self.expires_at })
+        Ok(Principal::Granted {
+            grants: Arc::new(grants),
+            expires_at: self.expires_at,
+            client: None,
+            spoken: Protocol::Both,
+        })
     }
 }
 

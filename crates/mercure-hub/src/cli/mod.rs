@@ -2,6 +2,7 @@
 
 mod client;
 mod companion;
+mod explain;
 mod serve;
 mod token;
 
@@ -23,6 +24,7 @@ pub(crate) fn main() -> ExitCode {
         None => serve::serve(&matches),
         Some(("serve", arguments)) => serve::serve(arguments),
         Some(("check-config", arguments)) => serve::check_config(arguments),
+        Some(("explain", arguments)) => explain::explain(arguments),
         Some(("token", arguments)) => token::token(arguments),
         Some(("publish", arguments)) => client::publish(arguments),
         Some(("subscribe", arguments)) => client::subscribe(arguments),
@@ -60,6 +62,7 @@ fn command() -> Command {
         .subcommand(with_settings(
             Command::new("check-config").about("Check the configuration and show what it means"),
         ))
+        .subcommand(explain::command())
         .subcommand(token::command())
         .subcommand(client::publish_command())
         .subcommand(client::subscribe_command())

@@ -1,6 +1,7 @@
 use std::io::Write as _;
 
 use clap::ArgMatches;
+use mercure_hub::auth::{Keys, Roles, Trust};
 use mercure_hub::config::Config;
 use mercure_hub::{Listeners, logging};
 
@@ -24,7 +25,6 @@ pub(super) fn check_config(matches: &ArgMatches) -> anyhow::Result<()> {
     let config = Config::parse(&layers(matches)?)?;
     let policy = &config.policy;
     let listen = config.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    let has = |key: bool| if key { "configured" } else { "none" };
     let list = |items: &[String]| match items {
         [] => "none".to_owned(),
         items => items.join(" "),
@@ -35,8 +35,8 @@ pub(super) fn check_config(matches: &ArgMatches) -> anyhow::Result<()> {
          listens on           {listen}\n\
          hub URL              {}\n\
          protocol             {:?}\n\
-         publisher key        {}\n\
-         subscriber key       {}\n\
+         publisher keys       {}\n\
+         subscriber keys      {}\n\
          anonymous            {}\n\
          1.0 token issuers    {}\n\
          1.0 token audience   {}\n\
@@ -44,13 +44,31 @@ pub(super) fn check_config(matches: &ArgMatches) -> anyhow::Result<()> {
          transport            {}\n",
         config.hub_url.as_str(),
         policy.protocol,
-        has(policy.publisher_key.is_some()),
-        has(policy.subscriber_key.is_some()),
+        sources(&policy.trust, |roles| roles.publisher.as_ref()),
+        sources(&policy.trust, |roles| roles.subscriber.as_ref()),
         policy.anonymous,
-        list(&policy.trusted_issuers),
+        list(&issuers(&policy.trust)),
         policy.resource_identifier,
         list(&policy.origins.allowed),
         config.transport.split_once("://").map_or("", |(scheme, _)| scheme),
     )?;
     Ok(())
+}
+
+/// Where the keys of a role come from; never what they are.
+fn sources(trust: &Trust, of: impl Fn(&Roles) -> Option<&Keys>) -> String {
+    let own = trust.issuers.iter().map(|issuer| &issuer.roles);
+    let all = std::iter::once(&trust.shared).chain(own).filter_map(of);
+    let names: Vec<_> = all
+        .map(|keys| match keys {
+            Keys::Fixed(_) => "configured".to_owned(),
+            Keys::Fetched(keys) => format!("fetched from {}", keys.source()),
+        })
+        .collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+fn issuers(trust: &Trust) -> Vec<String> {
+    let own = trust.issuers.iter().map(|issuer| issuer.id.clone());
+    trust.trusted.iter().cloned().chain(own).collect()
 }

@@ -31,6 +31,8 @@ pub struct Raw {
 #[derive(Debug, Clone, Default)]
 pub struct Layers {
     values: BTreeMap<&'static str, Raw>,
+    /// The `[[issuer]]` blocks of the file.
+    issuers: Vec<toml::Table>,
     errors: Vec<String>,
 }
 
@@ -48,6 +50,10 @@ impl Layers {
             }
         };
         for (key, value) in table {
+            if key == "issuer" {
+                self.issuer_blocks(value);
+                continue;
+            }
             let Some(setting) = find(|setting| setting.name == key) else {
                 self.unknown(&key, |setting| setting.name.to_owned());
                 continue;
@@ -62,6 +68,27 @@ impl Layers {
                 )),
             }
         }
+    }
+
+    fn issuer_blocks(&mut self, value: toml::Value) {
+        let blocks = match value {
+            toml::Value::Array(blocks) => blocks,
+            other => vec![other],
+        };
+        let tables = blocks.into_iter().map(|block| match block {
+            toml::Value::Table(table) => Some(table),
+            _ => None,
+        });
+        match tables.collect::<Option<Vec<_>>>() {
+            Some(tables) => self.issuers = tables,
+            None => {
+                self.errors.push("issuer: is written as [[issuer]], once per issuer".to_owned())
+            }
+        }
+    }
+
+    pub(super) fn issuers(&self) -> &[toml::Table] {
+        &self.issuers
     }
 
     /// Reads environment variables; those without our prefix are not looked at.

@@ -6,22 +6,24 @@
 
 mod layers;
 mod schema;
+mod trust;
 mod values;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mercure_engine::Retention;
-use mercure_protocol::{HubUrl, Limits, Protocol};
+use mercure_protocol::{Generation, HubUrl, Limits, Protocol};
 
 pub use self::layers::{Layers, Raw};
 pub use self::schema::{SETTINGS, Setting};
 use self::values::Reader;
 pub use self::values::parse_duration;
 use crate::api::Origins;
-use crate::auth::{Key, Policy};
+use crate::auth::{Policy, VerifiedTokens};
 
 /// The cookie of generation 1.0.
 const COOKIE_V1: &str = "__Secure-mercure_access_token";
@@ -39,6 +41,8 @@ pub struct Config {
     pub hub_url: HubUrl,
     /// How requests are authorized.
     pub policy: Policy,
+    /// Whether active subscriptions are told.
+    pub subscriptions: bool,
     /// Silence after which a comment is sent; zero for never.
     pub heartbeat: Duration,
     /// Reconnection time told to subscribers, before jitter; zero for none.
@@ -49,6 +53,8 @@ pub struct Config {
     pub write_timeout: Duration,
     /// Subscribers at once.
     pub max_connections: usize,
+    /// Subscribers at once that belong to one subject of a token.
+    pub max_connections_per_subject: usize,
     /// Largest request body in bytes.
     pub max_request_body: usize,
     /// Bounds on what a request holds.
@@ -105,16 +111,18 @@ impl Config {
         let hub_path = read.one("hub_path", parse_hub_path);
         let public_url = read.list("public_url", parse_origin);
         let hub_url = own_url(&listen, &public_url, &hub_path);
-        let policy = policy(&mut read, &hub_url);
+        let policy = policy(&mut read, &public_url, &hub_url);
         let transport = read.one("transport", |url| {
             mercure_transports::check(url).map(|()| url.to_owned()).map_err(|e| e.to_string())
         });
         let config = Self {
+            subscriptions: read.flag("subscriptions"),
             heartbeat: read.duration("heartbeat"),
             retry: read.duration("retry"),
             max_connection_age: read.duration("max_connection_age"),
             write_timeout: read.positive_duration("write_timeout"),
             max_connections: read.count("max_connections"),
+            max_connections_per_subject: read.count("max_connections_per_subject"),
             max_request_body: read.size("max_request_body"),
             limits: limits(&mut read),
             retention: retention(&mut read),
@@ -133,21 +141,28 @@ impl Config {
     }
 }
 
-fn policy(read: &mut Reader<'_>, hub_url: &Result<HubUrl, String>) -> Policy {
+impl Config {
+    /// Generations in which active subscriptions are told.
+    #[must_use]
+    pub fn told_generations(&self) -> Vec<Generation> {
+        let protocol = self.policy.protocol;
+        let v1 = protocol.speaks_v1().then_some(Generation::V1);
+        let v0 = protocol.speaks_v0().then_some(Generation::V0);
+        v1.into_iter().chain(v0).filter(|_| self.subscriptions).collect()
+    }
+}
+
+fn policy(
+    read: &mut Reader<'_>,
+    public_url: &[String],
+    hub_url: &Result<HubUrl, String>,
+) -> Policy {
     let protocol = match read.choice("protocol", &["both", "1.0", "0.x"]).as_str() {
         "1.0" => Protocol::V1,
         "0.x" => Protocol::V0,
         _ => Protocol::Both,
     };
-    let publisher_key = key(read, "publisher_jwt_key", "publisher_jwt_alg");
-    let subscriber_key = key(read, "subscriber_jwt_key", "subscriber_jwt_alg");
-    if publisher_key.is_none() && subscriber_key.is_none() {
-        read.problem(
-            "no key is configured, so nobody could publish; make one with `openssl rand -hex 32` \
-             and set publisher_jwt_key (MERCURE_PUBLISHER_JWT_KEY, --publisher-jwt-key), and \
-             subscriber_jwt_key for private updates",
-        );
-    }
+    let trust = trust::trust(read);
     let mut cookie_names = read.list("cookie_name", parse_cookie_name);
     if cookie_names.is_empty() {
         let v1 = protocol.speaks_v1().then_some(COOKIE_V1);
@@ -162,22 +177,11 @@ fn policy(read: &mut Reader<'_>, hub_url: &Result<HubUrl, String>) -> Policy {
         origins: Origins { allowed: read.list("cors_origins", parse_cors_origin) },
         publish_origins: read.list("publish_origins", parse_origin),
         cookie_names,
-        publisher_key,
-        subscriber_key,
-        trusted_issuers: read.list("trusted_issuers", |text| Ok(text.to_owned())),
+        trust,
+        verified: Some(Arc::new(VerifiedTokens::new())),
+        metadata: protocol.speaks_v1(),
+        public_origins: public_url.to_vec(),
         resource_identifier: identifier.unwrap_or_else(|| own.to_owned()),
-    }
-}
-
-fn key(read: &mut Reader<'_>, name: &'static str, algorithm: &'static str) -> Option<Key> {
-    let algorithm_name = read.choice(algorithm, &["HS256", "HS384", "HS512"]);
-    let secret = read.text(name)?;
-    match Key::new(secret.as_bytes(), &algorithm_name) {
-        Ok(key) => Some(key),
-        Err(error) => {
-            read.error(name, &error.to_string());
-            None
-        }
     }
 }
 

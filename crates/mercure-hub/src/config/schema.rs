@@ -58,15 +58,63 @@ pub static SETTINGS: &[Setting] = &[
         "What the aud claim of a 1.0 token must name [default: the hub's URL]",
     ),
     setting("protocol", "both", "both|1.0|0.x", "Generations of the protocol to speak"),
-    setting("publisher_jwt_key", "", "SECRET", "Key that verifies publishers' tokens"),
-    setting("publisher_jwt_alg", "HS256", "ALG", "Its algorithm: HS256, HS384 or HS512"),
-    setting("subscriber_jwt_key", "", "SECRET", "Key that verifies subscribers' tokens"),
-    setting("subscriber_jwt_alg", "HS256", "ALG", "Its algorithm: HS256, HS384 or HS512"),
+    setting(
+        "publisher_jwt_key",
+        "",
+        "KEY",
+        "Key that verifies publishers' tokens: a secret, a public key in PEM, a JWK or a JWK Set; or \
+         file:///path of a file that holds it",
+    ),
+    setting(
+        "publisher_jwks_uri",
+        "",
+        "URL",
+        "Where publishers' keys are fetched instead: https://..., or file:///path",
+    ),
+    setting(
+        "publisher_jwt_alg",
+        "HS256",
+        "ALG...",
+        "Algorithms that publishers' tokens may be signed with: HS, RS, PS with 256, 384 or 512, \
+         ES256, ES384, EdDSA; of a fetched set, EdDSA, ES256 and RS256 if none is given",
+    ),
+    setting(
+        "subscriber_jwt_key",
+        "",
+        "KEY",
+        "Key that verifies subscribers' tokens: a secret, a public key in PEM, a JWK or a JWK Set; or \
+         file:///path of a file that holds it",
+    ),
+    setting(
+        "subscriber_jwks_uri",
+        "",
+        "URL",
+        "Where subscribers' keys are fetched instead: https://..., or file:///path",
+    ),
+    setting(
+        "subscriber_jwt_alg",
+        "HS256",
+        "ALG...",
+        "Algorithms that subscribers' tokens may be signed with: HS, RS, PS with 256, 384 or 512, \
+         ES256, ES384, EdDSA; of a fetched set, EdDSA, ES256 and RS256 if none is given",
+    ),
     setting(
         "trusted_issuers",
         "",
         "ISSUER...",
         "Values of the iss claim that 1.0 tokens may have; without any, 1.0 tokens are refused",
+    ),
+    setting(
+        "jwks_refresh",
+        "5m",
+        "DURATION",
+        "Age after which fetched keys are fetched again, up to a quarter sooner or later",
+    ),
+    setting(
+        "jwks_cooldown",
+        "10s",
+        "DURATION",
+        "Shortest time between two fetches of keys, however many tokens name unknown ones",
     ),
     setting("anonymous", "true", "BOOL", "Serve subscribers without a token (public updates only)"),
     setting(
@@ -88,6 +136,12 @@ pub static SETTINGS: &[Setting] = &[
         "Cookies that may hold a token [default: __Secure-mercure_access_token (1.0) and \
          mercureAuthorization (0.x)]",
     ),
+    setting(
+        "subscriptions",
+        "true",
+        "BOOL",
+        "Tell who is subscribed: subscription events and the subscription API",
+    ),
     setting("heartbeat", "15s", "DURATION", "Silence after which a comment is sent; 0s for never"),
     setting(
         "retry",
@@ -108,6 +162,12 @@ pub static SETTINGS: &[Setting] = &[
         "How long a subscriber may refuse what waits for it",
     ),
     setting("max_connections", "100000", "COUNT", "Subscribers at once"),
+    setting(
+        "max_connections_per_subject",
+        "1000",
+        "COUNT",
+        "Subscribers at once that belong to one subject (iss and sub) of a token",
+    ),
     setting("max_request_body", "1MiB", "SIZE", "Largest body of a request"),
     setting("max_topics", "100", "COUNT", "Topics of one update"),
     setting("max_topic_length", "4KiB", "SIZE", "Length of a topic"),

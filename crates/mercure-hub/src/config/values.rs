@@ -26,6 +26,22 @@ impl<'a> Reader<'a> {
         self.errors.push(format!("{spelling}: {reason}"));
     }
 
+    /// How many errors were noted so far.
+    pub(super) fn error_count(&self) -> usize {
+        self.errors.len()
+    }
+
+    /// Whether the user has set it.
+    pub(super) fn is_given(&self, name: &'static str) -> bool {
+        let setting = SETTINGS.iter().find(|setting| setting.name == name);
+        setting.is_some_and(|setting| self.layers.get(setting).is_some())
+    }
+
+    /// The `[[issuer]]` blocks.
+    pub(super) fn issuers(&self) -> &'a [toml::Table] {
+        self.layers.issuers()
+    }
+
     /// Notes an error about no setting in particular.
     pub(super) fn problem(&mut self, text: &str) {
         self.errors.push(text.to_owned());

@@ -39,7 +39,12 @@ pub(super) fn request_of(head: &http::request::Parts) -> Request {
     for (name, value) in &head.headers {
         headers.push(name.as_str(), value.as_bytes());
     }
-    Request { query: head.uri.query().unwrap_or_default().to_owned(), headers }
+    // HTTP/2 names the host in the target.
+    if let (Some(authority), None) = (head.uri.authority(), head.headers.get("host")) {
+        headers.push("host", authority.as_str());
+    }
+    let query = head.uri.query().unwrap_or_default().to_owned();
+    Request { query, headers, form: Vec::new() }
 }
 
 /// A subscriber's stream as a response body.

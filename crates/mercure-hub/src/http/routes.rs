@@ -4,11 +4,11 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use mercure_engine::body;
-use mercure_protocol::Principal;
+use mercure_protocol::{Metadata, Principal};
 
 use super::answer::{request_of, response_of, stream_of};
 use super::connection::Site;
@@ -18,21 +18,96 @@ use crate::bus::{Companion, Relayed};
 
 /// The routes of the public listeners.
 pub(crate) fn public(site: Arc<Site>) -> Router {
-    let methods = get(subscribe).post(publish).options(preflight);
-    Router::new().route(&site.hub_path.clone(), methods).with_state(site)
+    let hub = site.hub_path.clone();
+    let mut router = Router::new()
+        .route(&hub, any(hub_resource))
+        .route(&format!("{hub}/subscriptions"), any(subscriptions))
+        .route(&format!("{hub}/subscriptions/{{*rest}}"), any(subscriptions));
+    for path in metadata_paths(&site) {
+        router = router.route(&path, any(metadata));
+    }
+    router.with_state(site)
 }
 
-async fn subscribe(State(site): State<Arc<Site>>, request: Request) -> Response {
+/// Where the metadata is looked for: derived from the hub's own URL and, if that is another one,
+/// from its resource identifier.
+fn metadata_paths(site: &Site) -> Vec<String> {
+    if !site.policy.metadata {
+        return Vec::new();
+    }
+    let identifier = url::Url::parse(&site.policy.resource_identifier).ok();
+    let identifier = identifier.filter(|url| matches!(url.scheme(), "http" | "https"));
+    let identified = identifier.map(|url| url.path().trim_end_matches('/').to_owned());
+    let mut paths = vec![site.hub_path.clone()];
+    // Only what a route can be made of: braces mean something else there.
+    let plain = |path: &String| !path.contains(['{', '}']) && *path != site.hub_path;
+    paths.extend(identified.filter(plain));
+    paths.iter().map(|path| Metadata::path(path)).collect()
+}
+
+/// The hub's own URL: what is asked for is decided by the method.
+async fn hub_resource(State(site): State<Arc<Site>>, request: Request) -> Response {
+    match request.method().as_str() {
+        "GET" => subscribe(&site, request).await,
+        "QUERY" => query(&site, request).await,
+        "POST" => publish(&site, request).await,
+        "OPTIONS" => preflight(&site, request),
+        _ => response_of(Answer::method_not_allowed("GET, POST, QUERY, OPTIONS")),
+    }
+}
+
+async fn subscriptions(State(site): State<Arc<Site>>, request: Request) -> Response {
+    match request.method().as_str() {
+        "GET" | "HEAD" => {
+            let (head, _) = request.into_parts();
+            let (service, policy) = (&site.service, &site.policy);
+            let (request, path) = (request_of(&head), head.uri.path());
+            response_of(api::subscriptions(service, policy, &request, path, None).await)
+        }
+        "OPTIONS" => preflight(&site, request),
+        _ => response_of(Answer::method_not_allowed("GET, HEAD, OPTIONS")),
+    }
+}
+
+async fn metadata(State(site): State<Arc<Site>>, request: Request) -> Response {
+    match request.method().as_str() {
+        "GET" | "HEAD" => {
+            let (head, _) = request.into_parts();
+            response_of(api::metadata(&site.service, &site.policy, &request_of(&head)))
+        }
+        "OPTIONS" => preflight(&site, request),
+        _ => response_of(Answer::method_not_allowed("GET, HEAD, OPTIONS")),
+    }
+}
+
+async fn subscribe(site: &Site, request: Request) -> Response {
     let (head, _) = request.into_parts();
     let request = request_of(&head);
     respond(api::subscribe(&site.service, &site.policy, &request, None).await, &site.service)
 }
 
-async fn publish(State(site): State<Arc<Site>>, request: Request) -> Response {
+/// A subscription whose parameters are in the body (RFC 10008).
+async fn query(site: &Site, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    response_of(
-        publication(&site, &request_of(&head), body).await.unwrap_or_else(|refusal| refusal),
-    )
+    let mut request = request_of(&head);
+    let mut refusal = match request.is_form() {
+        true => match read(body, site.service.max_request_body).await {
+            Ok(form) => {
+                request.form = form.into();
+                let (service, policy) = (&site.service, &site.policy);
+                return respond(api::subscribe(service, policy, &request, None).await, service);
+            }
+            Err(refusal) => refusal,
+        },
+        false => Answer::not_a_form(),
+    };
+    site.policy.origins.allow(&request, &mut refusal.headers);
+    response_of(refusal)
+}
+
+async fn publish(site: &Site, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    response_of(publication(site, &request_of(&head), body).await.unwrap_or_else(|refusal| refusal))
 }
 
 /// Judges the credentials before anything of the body is kept.
@@ -42,12 +117,12 @@ async fn publication(
     body: axum::body::Body,
 ) -> Result<Answer, Answer> {
     let (service, policy) = (&site.service, &site.policy);
-    let principal = api::publisher(service, policy, request)?;
+    let principal = api::publisher(service, policy, request).await?;
     let body = read(body, service.max_request_body).await?;
     Ok(api::publish(service, policy, request, &body, &principal).await)
 }
 
-async fn preflight(State(site): State<Arc<Site>>, request: Request) -> Response {
+fn preflight(site: &Site, request: Request) -> Response {
     let (head, _) = request.into_parts();
     response_of(api::preflight(&site.policy, &request_of(&head)))
 }

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use mercure_hub::auth::Key;
+use mercure_hub::auth::SigningKey;
 use mercure_hub::config::{Config, Layers};
 use mercure_hub::{Listeners, serve};
 use serde_json::{Value, json};
@@ -156,7 +156,7 @@ pub fn v1(key: &str, action: &str, topic: &str, changes: &Value) -> String {
 }
 
 pub fn sign(key: &str, typ: &str, claims: &Value) -> String {
-    Key::new(key.as_bytes(), "HS256").expect("key").sign(typ, claims).expect("token")
+    SigningKey::parse(key, "HS256").expect("key").sign(typ, claims).expect("token")
 }
 
 /// The head of an answer.

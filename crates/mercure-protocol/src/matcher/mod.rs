@@ -39,9 +39,12 @@ impl MatcherType {
         }
     }
 
-    /// The 1.0 type that a `match_type` claim selects.
+    /// The names of the 1.0 types, as they stand in claims and in paths.
+    pub const NAMES: [&str; 2] = ["exact", "urlpattern"];
+
+    /// The 1.0 type with a name.
     #[must_use]
-    pub fn from_claim(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         match name {
             "exact" => Some(Self::Exact),
             "urlpattern" => Some(Self::UrlPattern),
@@ -119,6 +122,33 @@ impl Matcher {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// Whether the text is compiled and evaluated, instead of compared.
+    #[must_use]
+    pub fn is_pattern(&self) -> bool {
+        matches!(self.test, Test::Template(_) | Test::UrlPattern(_))
+    }
+
+    /// The name of the 1.0 type that selects the same topics; `None` for a URI template, which
+    /// 1.0 cannot express.
+    #[must_use]
+    pub fn v1_name(&self) -> Option<&'static str> {
+        match (self.kind, &self.test) {
+            (MatcherType::UrlPattern, _) => Some("urlpattern"),
+            (MatcherType::Exact, _) | (_, Test::Any | Test::Equal) => Some("exact"),
+            _ => None,
+        }
+    }
+
+    /// Whether the text, read as a 0.x selector, selects the same topics.
+    #[must_use]
+    pub fn is_selector(&self) -> bool {
+        match self.kind {
+            MatcherType::Selector => true,
+            MatcherType::Exact => !self.text.contains('{'),
+            MatcherType::UrlPattern => matches!(self.test, Test::Any),
+        }
     }
 
     /// Whether the matcher selects the topic.

@@ -1,0 +1,178 @@
+//! Whose tokens the hub believes: the quick form (one key per role) and `[[issuer]]` blocks.
+
+use std::sync::Arc;
+
+use jsonwebtoken::Algorithm;
+
+use super::values::Reader;
+use crate::auth::{
+    FetchedKeys, Freshness, Issuer, KeySet, Keys, Roles, Source, Trust, parse_algorithm,
+};
+
+/// What is accepted of a fetched set if nothing else is said (section "Token Validation").
+const FETCHED_ALGORITHMS: [&str; 3] = ["EdDSA", "ES256", "RS256"];
+
+/// Where a key comes from, as it is written down.
+struct Given<'a> {
+    key: Option<&'a str>,
+    jwks_uri: Option<&'a str>,
+    algorithms: Vec<String>,
+}
+
+pub(super) fn trust(read: &mut Reader<'_>) -> Trust {
+    let errors = read.error_count();
+    let freshness = Freshness {
+        refresh: read.positive_duration("jwks_refresh"),
+        cooldown: read.positive_duration("jwks_cooldown"),
+    };
+    let shared = Roles {
+        publisher: quick(read, freshness, PUBLISHER),
+        subscriber: quick(read, freshness, SUBSCRIBER),
+    };
+    let mut trust = Trust {
+        shared,
+        trusted: read.list("trusted_issuers", |text| Ok(text.to_owned())),
+        issuers: Vec::new(),
+    };
+    for (at, block) in read.issuers().to_vec().iter().enumerate() {
+        match issuer(block, freshness) {
+            Ok(issuer) if trust.knows(&issuer.id) => {
+                read.problem(&format!("issuer {}: {} is named twice", at + 1, issuer.id));
+            }
+            Ok(issuer) => trust.issuers.push(issuer),
+            Err(reason) => read.problem(&format!("issuer {}: {reason}", at + 1)),
+        }
+    }
+    // A key that could not be read was reported already.
+    if trust.is_empty() && read.error_count() == errors {
+        read.problem(
+            "no key is configured, so nobody could publish; make one with `openssl rand -hex 32` \
+             and set publisher_jwt_key (MERCURE_PUBLISHER_JWT_KEY, --publisher-jwt-key), and \
+             subscriber_jwt_key for private updates",
+        );
+    }
+    trust
+}
+
+impl Trust {
+    fn knows(&self, id: &str) -> bool {
+        self.trusted.iter().chain(self.issuers.iter().map(|issuer| &issuer.id)).any(|one| one == id)
+    }
+}
+
+/// The settings of one role.
+type Names = (&'static str, &'static str, &'static str);
+
+const PUBLISHER: Names = ("publisher_jwt_key", "publisher_jwks_uri", "publisher_jwt_alg");
+const SUBSCRIBER: Names = ("subscriber_jwt_key", "subscriber_jwks_uri", "subscriber_jwt_alg");
+
+fn quick(read: &mut Reader<'_>, freshness: Freshness, names: Names) -> Option<Keys> {
+    let (key_name, uri_name, algorithm_name) = names;
+    let (key, uri) = (read.text(key_name), read.text(uri_name));
+    if key.is_some() && uri.is_some() {
+        read.error(uri_name, &format!("cannot be given together with {key_name}"));
+        return None;
+    }
+    let algorithms = match uri.is_some() && !read.is_given(algorithm_name) {
+        true => FETCHED_ALGORITHMS.map(str::to_owned).to_vec(),
+        false => read.list(algorithm_name, |text| Ok(text.to_owned())),
+    };
+    let given = Given { key: key.as_deref(), jwks_uri: uri.as_deref(), algorithms };
+    match keys(&given, freshness) {
+        Ok(keys) => keys,
+        Err(Wrong::Algorithm(reason)) => {
+            read.error(algorithm_name, &reason);
+            None
+        }
+        Err(Wrong::Key(reason)) => {
+            read.error(if uri.is_some() { uri_name } else { key_name }, &reason);
+            None
+        }
+    }
+}
+
+/// Which of the values is wrong, and how.
+enum Wrong {
+    Algorithm(String),
+    Key(String),
+}
+
+fn keys(given: &Given<'_>, freshness: Freshness) -> Result<Option<Keys>, Wrong> {
+    let algorithms = given.algorithms.iter().map(|name| parse_algorithm(name));
+    let algorithms = algorithms.collect::<Result<Vec<Algorithm>, _>>();
+    let algorithms = algorithms.map_err(|error| Wrong::Algorithm(error.to_string()))?;
+    if let Some(uri) = given.jwks_uri {
+        let source = Source::parse(uri).map_err(Wrong::Key)?;
+        let keys = FetchedKeys::new(source, algorithms, freshness);
+        return Ok(Some(Keys::Fetched(Arc::new(keys))));
+    }
+    let Some(key) = given.key else { return Ok(None) };
+    let text = read_key(key).map_err(Wrong::Key)?;
+    let set = KeySet::parse(&text, &algorithms).map_err(|error| Wrong::Key(error.to_string()))?;
+    Ok(Some(Keys::Fixed(Arc::new(set))))
+}
+
+/// A key itself, or the contents of the file that it names.
+fn read_key(key: &str) -> Result<String, String> {
+    let Some(path) = key.strip_prefix("file://") else {
+        return Ok(key.to_owned());
+    };
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("the file {path} cannot be read: {error}"))?;
+    // An editor's or `openssl`'s line end is not part of a secret.
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn issuer(block: &toml::Table, freshness: Freshness) -> Result<Issuer, String> {
+    check_names(block, &["id", "authorization_server", "publisher", "subscriber"])?;
+    let id = block.get("id").and_then(toml::Value::as_str).filter(|id| !id.is_empty());
+    let id = id.ok_or("needs an id: the iss claim of its tokens")?.to_owned();
+    let authorization_server = match block.get("authorization_server") {
+        None => false,
+        Some(value) => value.as_bool().ok_or("authorization_server must be true or false")?,
+    };
+    let role = |name: &str| match block.get(name) {
+        None => Ok(None),
+        Some(toml::Value::Table(table)) => {
+            issuer_keys(table, freshness).map_err(|reason| format!("{name}: {reason}"))
+        }
+        Some(_) => Err(format!("{name} must be a table, as in {{ jwks_uri = \"https://…\" }}")),
+    };
+    let roles = Roles { publisher: role("publisher")?, subscriber: role("subscriber")? };
+    if roles.publisher.is_none() && roles.subscriber.is_none() {
+        return Err("needs keys: publisher = { … }, subscriber = { … }, or both".to_owned());
+    }
+    Ok(Issuer { id, authorization_server, roles })
+}
+
+fn issuer_keys(table: &toml::Table, freshness: Freshness) -> Result<Option<Keys>, String> {
+    check_names(table, &["key", "jwks_uri", "alg"])?;
+    let text = |name: &str| match table.get(name) {
+        None => Ok(None),
+        Some(value) => value.as_str().map(Some).ok_or(format!("{name} must be a text")),
+    };
+    let (key, jwks_uri) = (text("key")?, text("jwks_uri")?);
+    if key.is_some() == jwks_uri.is_some() {
+        return Err("needs either key or jwks_uri".to_owned());
+    }
+    let algorithms = match table.get("alg") {
+        None if jwks_uri.is_some() => FETCHED_ALGORITHMS.map(str::to_owned).to_vec(),
+        None => vec!["HS256".to_owned()],
+        Some(toml::Value::String(name)) => vec![name.clone()],
+        Some(value) => value
+            .as_array()
+            .and_then(|names| names.iter().map(|name| name.as_str().map(str::to_owned)).collect())
+            .ok_or("alg must be a text or a list of texts")?,
+    };
+    keys(&Given { key, jwks_uri, algorithms }, freshness).map_err(|wrong| match wrong {
+        Wrong::Algorithm(reason) => format!("alg: {reason}"),
+        Wrong::Key(reason) => format!("the key {reason}"),
+    })
+}
+
+fn check_names(table: &toml::Table, known: &[&str]) -> Result<(), String> {
+    match table.keys().find(|name| !known.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(name) => Err(format!("unknown setting {name}; there are {}", known.join(", "))),
+    }
+}
