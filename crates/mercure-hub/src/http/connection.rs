@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 
-use super::direct::{self, First};
+use super::direct::{self, First, MAX_HEAD};
 use super::prefixed::Prefixed;
 use crate::api::Service;
 use crate::auth::Policy;
@@ -155,11 +155,16 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(30))
+        .max_buf_size(MAX_HEAD);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(1000)
+        .max_header_list_size(MAX_HEAD as u32)
         // A peer that is gone, or never meant to speak, does not answer a ping.
         .keep_alive_interval(Duration::from_secs(30));
     let service = TowerToHyperService::new(router);

@@ -16,8 +16,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::connection::{Connection, Site};
 use crate::api::{self, Answer, Request};
 
-/// Longest request head that is looked at here, in bytes.
-const MAX_HEAD: usize = 64 * 1024;
+/// Longest request head, in bytes.
+pub(super) const MAX_HEAD: usize = 64 * 1024;
 /// Most header fields of a request.
 const MAX_FIELDS: usize = 100;
 /// How long a client may take to send its request head.

@@ -1,6 +1,8 @@
 //! A hub on a free port, and a client that sees every byte.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
+pub mod keys;
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread::JoinHandle;
