@@ -9,7 +9,7 @@ HUB := target/release/mercure-hub
 RUST := Cargo.toml Cargo.lock $(shell find crates -name '*.rs' -o -name Cargo.toml)
 export MERCURE_HUB_BINARY := $(abspath $(HUB))
 
-.PHONY: run test test-rust test-python lint fmt drill docs wheel clean help
+.PHONY: run test test-rust test-python test-conformance lint fmt drill docs wheel clean help
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -18,14 +18,17 @@ run: $(HUB) $(VENV)/.installed ## Run the chat example (PORT=8000)
 	@echo "The chat is at http://127.0.0.1:$(PORT) (Ctrl-C ends it)"
 	@cd examples/chat && exec ../../$(BIN)/gunicorn -w 2 -b 127.0.0.1:$(PORT) app:app
 
-test: lint test-rust test-python ## Run every check and every test
+test: lint test-rust test-conformance test-python ## Run every check and every test
 
-test-rust: ## Run the tests of the hub
+test-rust: ## Run the tests of the hub, and every fuzz target on its seeds
 	cargo test --locked --workspace --quiet
 
-test-python: $(HUB) $(VENV)/.tests ## Run the tests of the extension, with real servers and Chromium
+test-python: $(HUB) $(VENV)/.tests $(VENV)/peers tests/clients/node_modules ## Run the tests of the extension, with real servers and Chromium
 	scripts/test-tools
 	$(BIN)/pytest
+
+test-conformance: $(HUB) $(VENV)/.tests ## Judge the hub, or another one: JUDGE="--hub-url https://… --publisher-key …"
+	$(BIN)/pytest tests/conformance --quiet $(JUDGE)
 
 lint: $(VENV)/.tests ## Check format, lints, types and the import rules
 	cargo fmt --all --check
@@ -70,6 +73,15 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml
 	$(BIN)/pip install --quiet flask pyjwt urllib3 gunicorn
 	@echo "$(abspath python)" > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/flask_mercure_sse.pth"
 	@touch $@
+
+# The package that this one replaces, out of the way of ours.
+$(VENV)/peers: $(VENV)/.installed
+	$(BIN)/pip install --quiet --no-deps --upgrade --target $@ flask-mercure-sse==0.4.1 requests certifi charset-normalizer idna python-dotenv gevent greenlet zope.event zope.interface
+	@touch $@
+
+tests/clients/node_modules: tests/clients/package-lock.json
+	@! command -v npm >/dev/null || npm ci --prefix tests/clients --silent --no-audit --no-fund
+	@mkdir -p $@ && touch $@
 
 $(VENV)/.tests: $(VENV)/.installed
 	$(BIN)/pip install --quiet --group test --group lint

@@ -26,7 +26,16 @@ pub(crate) fn public(site: Arc<Site>) -> Router {
     for path in metadata_paths(&site) {
         router = router.route(&path, any(metadata));
     }
-    router.with_state(site)
+    router.fallback(elsewhere).with_state(site)
+}
+
+/// Somebody looks at the server: say what it is and where the hub is.
+async fn elsewhere(State(site): State<Arc<Site>>, request: Request) -> Response {
+    let (status, what) = match request.uri().path() {
+        "/" => (200, "This is a Mercure hub."),
+        _ => (404, "There is nothing here."),
+    };
+    response_of(Answer::text(status, format!("{what} Its URL is {}\n", site.hub_path)))
 }
 
 /// Where the metadata is looked for: derived from the hub's own URL and, if that is another one,

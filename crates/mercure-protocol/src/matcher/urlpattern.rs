@@ -6,17 +6,21 @@
 //! used because it computes captures, which makes hostile patterns quadratic.
 
 use std::borrow::Cow;
+use std::panic::catch_unwind;
 
 use ::urlpattern::quirks::{self, InnerMatcher, StringOrInit, UrlPatternComponent};
 use ::urlpattern::regexp::RegExp;
 use ::urlpattern::{RegexSyntax, UrlPatternOptions};
-use regex::{Regex, RegexBuilder};
+use regex::bytes::{Regex, RegexBuilder};
 use url::Url;
 
 use crate::{Error, HubUrl};
 
-/// Bound on one compiled component, in bytes.
-const COMPILED_SIZE: usize = 128 * 1024;
+/// Bound on one compiled component, in bytes. The time of an evaluation grows with its product
+/// with the topic's length: this much keeps the worst pattern below a millisecond.
+const COMPILED_SIZE: usize = 16 * 1024;
+/// Bound on what an evaluation remembers, in bytes.
+const CACHE_SIZE: usize = 64 * 1024;
 
 #[derive(Debug)]
 pub(super) struct UrlPattern {
@@ -43,13 +47,11 @@ impl UrlPattern {
     /// Parses a pattern, absolute or relative to the hub's URL.
     pub(super) fn parse(pattern: &str, hub: &HubUrl) -> Result<Self, Error> {
         let malformed = || Error::invalid("topic matcher", "is not a well-formed URL pattern");
-        // An absolute pattern must not inherit anything from the base, so it is tried alone first.
-        let input = || StringOrInit::String(Cow::Borrowed(pattern));
-        let init = quirks::process_construct_pattern_input(input(), None)
-            .or_else(|_| quirks::process_construct_pattern_input(input(), Some(hub.as_str())))
-            .map_err(|_| malformed())?;
-        let parsed = quirks::parse_pattern::<Source>(init, UrlPatternOptions::default())
-            .map_err(|_| malformed())?;
+        if has_stray_bracket(pattern) {
+            return Err(malformed());
+        }
+        // The library unwraps here and there; whatever a client makes of that is its own error.
+        let parsed = catch_unwind(|| syntax(pattern, hub)).ok().flatten().ok_or_else(malformed)?;
         let prefix = key_prefix(&parsed);
         let components = [
             parsed.protocol,
@@ -76,6 +78,37 @@ impl UrlPattern {
     pub(super) fn prefix(&self) -> &str {
         &self.prefix
     }
+}
+
+/// What the library makes of a pattern.
+fn syntax(pattern: &str, hub: &HubUrl) -> Option<quirks::UrlPattern> {
+    // An absolute pattern must not inherit anything from the base, so it is tried alone first.
+    let input = || StringOrInit::String(Cow::Borrowed(pattern));
+    let init = quirks::process_construct_pattern_input(input(), None)
+        .or_else(|_| quirks::process_construct_pattern_input(input(), Some(hub.as_str())))
+        .ok()?;
+    quirks::parse_pattern::<Source>(init, UrlPatternOptions::default()).ok()
+}
+
+/// Whether a host closes a bracket that it has not opened: no host does, and the library counts
+/// below zero there.
+fn has_stray_bracket(pattern: &str) -> bool {
+    let authority = pattern.split_once(':').map_or(pattern, |(_, rest)| rest);
+    let authority = authority.trim_start_matches(['/', '\\']);
+    let end = authority.find('/').unwrap_or(authority.len());
+    let mut depth = 0_usize;
+    authority[..end].chars().any(|c| match c {
+        '[' => {
+            depth += 1;
+            false
+        }
+        ']' if depth == 0 => true,
+        ']' => {
+            depth -= 1;
+            false
+        }
+        _ => false,
+    })
 }
 
 impl Component {
@@ -107,16 +140,22 @@ impl Component {
                 (*allow_empty || !middle.is_empty())
                     && excluded.is_none_or(|excluded| !middle.contains(excluded))
             }
-            Inner::Regex(regex) => regex.is_match(middle),
+            Inner::Regex(regex) => regex.is_match(middle.as_bytes()),
         }
     }
 }
 
 fn compile(source: &str) -> Result<Regex, Error> {
-    RegexBuilder::new(source)
-        .size_limit(COMPILED_SIZE)
-        .dfa_size_limit(COMPILED_SIZE)
-        .build()
+    let build = |unicode| {
+        RegexBuilder::new(source)
+            .unicode(unicode)
+            .size_limit(COMPILED_SIZE)
+            .dfa_size_limit(CACHE_SIZE)
+            .build()
+    };
+    // A URL's components are ASCII, so Unicode classes would only cost.
+    build(false)
+        .or_else(|_| build(true))
         .map_err(|_| Error::invalid("topic matcher", "is malformed or too complex a URL pattern"))
 }
 
@@ -186,7 +225,7 @@ impl RegExp for Source {
 
     /// Called by the parser only, to ask whether a protocol pattern covers a special scheme.
     fn matches<'a>(&self, text: &'a str) -> Option<Vec<Option<&'a str>>> {
-        compile(&self.0).ok()?.is_match(text).then(Vec::new)
+        compile(&self.0).ok()?.is_match(text.as_bytes()).then(Vec::new)
     }
 
     fn pattern_string(&self) -> &str {

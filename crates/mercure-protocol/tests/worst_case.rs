@@ -1,0 +1,55 @@
+//! A hostile pattern costs little, or is refused; it never stops a hub.
+
+mod worst;
+
+use std::time::{Duration, Instant};
+
+use mercure_protocol::{HubUrl, Limits, Matcher, MatcherType, TopicView};
+
+fn hub() -> HubUrl {
+    HubUrl::parse("https://hub.example/.well-known/mercure").expect("hub URL")
+}
+
+/// The fastest of some runs: what it costs without what else the machine does.
+#[expect(clippy::disallowed_methods, reason = "this measures time")]
+fn fastest(mut run: impl FnMut()) -> Duration {
+    let once = |_| {
+        let start = Instant::now();
+        run();
+        start.elapsed()
+    };
+    (0..20).map(once).min().unwrap_or_default()
+}
+
+/// The longest pattern of a shape that the hub accepts; none if it accepts no short one either.
+fn longest(kind: MatcherType, shape: (&str, &str, &str)) -> Option<Matcher> {
+    let (hub, limits) = (hub(), Limits::default());
+    let parse = |parts| Matcher::parse(kind, &worst::pattern(shape, parts), &hub, &limits).ok();
+    [2000, 1000, 500, 250, 100, 50, 25, 10, 5, 2, 1].into_iter().find_map(parse)
+}
+
+/// The longest pattern that is accepted against a topic of 4 KiB: under a millisecond. Builds
+/// without optimization get more.
+#[test]
+fn the_worst_patterns_are_evaluated_in_less_than_a_millisecond() {
+    let limit = Duration::from_millis(if cfg!(debug_assertions) { 30 } else { 1 });
+    let hub = hub();
+    let mut evaluated = 0;
+    for shape in worst::SHAPES {
+        for kind in [MatcherType::UrlPattern, MatcherType::Selector] {
+            let Some(matcher) = longest(kind, shape) else { continue };
+            for topic in worst::topics() {
+                let view = TopicView::new(&topic, &hub);
+                matcher.matches(&view);
+                let took = fastest(|| {
+                    matcher.matches(&view);
+                });
+                let length = matcher.as_str().len();
+                println!("{length} bytes of {shape:?} as {kind:?}: {took:?}");
+                assert!(took < limit, "{shape:?} as {kind:?}: {took:?}");
+                evaluated += 1;
+            }
+        }
+    }
+    assert!(evaluated >= 30, "hardly any is refused: {evaluated}");
+}
