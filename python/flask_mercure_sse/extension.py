@@ -18,7 +18,7 @@ from flask import (
 )
 from markupsafe import Markup
 
-from . import external, tokens, updates
+from . import discovery, external, tokens, updates
 from .blueprint import hub_blueprint
 from .cli import mercure_cli
 from .errors import ConfigurationError, HubRefused, HubUnavailable, InvalidUpdate, PublishError
@@ -175,6 +175,35 @@ class MercureSSE:
         return f"{base}?{urlencode(parameters)}" if parameters else base
 
     # -- authorization ----------------------------------------------------------------------
+
+    def add_link(
+        self,
+        response: Response,
+        topic: str | None = None,
+        *,
+        last_event_id: str | None = None,
+        content_type: str | None = None,
+        event_type: str | None = None,
+    ) -> Response:
+        """Adds the ``Link`` fields by which clients of a resource discover the hub.
+
+        :param topic: canonical topic of the resource, if that is not the address it was asked at.
+        :param last_event_id: cursor to subscribe from; :meth:`last_event_id`, read before the
+            resource was, makes sure that no update after it is missed.
+        :param content_type: media type of the updates, if it is not that of the resource.
+        :param event_type: type of the updates, if they have one.
+        :raises InvalidUpdate: for a value that no header field can carry.
+        """
+        link = discovery.hub_link(
+            self.hub_url(),
+            last_event_id=last_event_id,
+            content_type=content_type,
+            event_type=event_type,
+        )
+        response.headers.add("Link", link)
+        if topic is not None:
+            response.headers.add("Link", discovery.self_link(topic))
+        return response
 
     def create_subscription_jwt(self, topics: Topics) -> str:
         """Makes a token that allows to read private updates of some topics.

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from client import Hub, Stream
 
 ROOT = Path(__file__).parents[2]

@@ -7,6 +7,7 @@ import re
 from urllib.parse import quote
 
 import pytest
+
 from client import challenge, detail, fresh
 
 pytestmark = pytest.mark.v1

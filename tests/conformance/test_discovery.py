@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from client import DETAIL, challenge, fresh
 
 pytestmark = pytest.mark.v1
@@ -36,7 +37,7 @@ def test_the_metadata_tells_of_active_subscriptions(hub, metadata):
     assert metadata.get("mercure_subscriptions", False) is offered
 
 
-def test_self_issued_tokens_name_no_authorization_server(metadata):
+def test_authorization_servers_are_listed_or_left_out(metadata):
     assert metadata.get("authorization_servers", ["somebody"])
 
 

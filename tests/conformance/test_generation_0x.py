@@ -7,6 +7,7 @@ import time
 from urllib.parse import quote
 
 import pytest
+
 from client import fresh
 
 pytestmark = pytest.mark.v0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from client import fresh
 
 pytestmark = pytest.mark.v1

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import httpx
 import pytest
+
 from client import fresh
 from test_subscribing import FORBIDDEN
 

@@ -8,6 +8,7 @@ import time
 
 import jwt
 import pytest
+
 from client import challenge, detail, fresh
 
 pytestmark = pytest.mark.v1

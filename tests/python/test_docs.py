@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import flask
 import pytest
 import tomllib
 from flask import Flask, render_template_string
@@ -22,8 +25,9 @@ ROOT = servers.ROOT
 #: has to be added here, and to a test below.
 SNIPPETS = {
     "README.md": ["sh", "python", "sh", "sh", "sh"],
-    "docs/flask.md": ["python", "python", "html", "python", "python", "python", "sh"],
-    "docs/hub.md": ["toml", "sh", "sh", "sh", "sh"],
+    "docs/flask.md": ["python", "python", "html", "python", "python", "python", "python", "sh"],
+    "docs/conformance.md": ["sh"],
+    "docs/hub.md": ["toml", "sh", "sh", "sh", "sh", "toml", "sh", "sh"],
 }
 
 
@@ -50,7 +54,7 @@ def test_every_snippet_is_known_to_a_test():
 
 def test_links_lead_somewhere():
     for document in ROOT.glob("**/*.md"):
-        if {".venv", "target"} & set(document.relative_to(ROOT).parts):
+        if {".venv", "node_modules", "target"} & set(document.relative_to(ROOT).parts):
             continue
         for link in re.findall(r"\]\(([^)]+)\)", document.read_text()):
             if "://" not in link:
@@ -166,6 +170,51 @@ def test_the_hubs_guide(tmp_path):
             answer = run(f"{exports}\n{block('docs/hub.md', 4)}", env)
             assert answer.startswith("urn:uuid:")
             read_until(subscriber.stdout, 'data: {"title": "new"}')
+            found = json.loads(run(f"{exports}\n{block('docs/hub.md', 6)}", env))
+            assert [one["topic"] for one in found["subscriptions"]] == ["books/1"]
+    said = run(f"{exports}\n{block('docs/hub.md', 7)}", env)
+    assert "granted by" in said
+    assert "matches https://example.com/books/1" in said
+    (tmp_path / "issuers.toml").write_text(block("docs/hub.md", 5))
+    said = run("mercure-hub check-config --config issuers.toml", env)
+    assert "fetched from https://login.example.com/jwks.json" in said
+
+
+#: A row of docs/conformance.md: level, requirement, proof.
+ROW = re.compile(r"^\| (MUST|SHOULD|MAY) \| (.+?) \| (.+) \|$", re.MULTILINE)
+
+
+def test_every_requirement_has_a_test_that_exists():
+    rows = ROW.findall((ROOT / "docs/conformance.md").read_text())
+    assert len(rows) > 400, "both generations"
+    for level, requirement, proof in rows:
+        if proof.startswith("not done: "):
+            assert level == "MAY", requirement
+            continue
+        found = re.fullmatch(r"`([\w./-]+)::(\w+)`", proof)
+        assert found is not None, requirement
+        source = (ROOT / found[1]).read_text()
+        assert re.search(rf"^\s*(async )?(def|fn) {found[2]}\(", source, re.MULTILINE), proof
+
+
+def test_the_conformance_suite_judges_a_hub_by_its_address():
+    """The command of docs/conformance.md, on a few of its tests."""
+    port, key = servers.free_port(), "k" * 32
+    env = environment(port) | {"MERCURE_PUBLISHER_JWT_KEY": key, "KEY": key}
+    env |= {"MERCURE_SUBSCRIBER_JWT_KEY": key, "MERCURE_TRUSTED_ISSUERS": env["MERCURE_HUB_URL"]}
+    env["MERCURE_TRUSTED_ISSUERS"] = f"http://127.0.0.1:{port}"
+    with shell("exec mercure-hub serve", env) as hub:
+        read_until(hub.stderr, "listening")
+        command = block("docs/conformance.md", 0)
+        assert "make test-conformance JUDGE=" in command
+        options = re.search(r'JUDGE="(.+)"', command)[1].replace("$KEY", key)
+        options = re.sub(r"https://\S+", env["MERCURE_HUB_URL"], options)
+        chosen = ["-q", "-p", "no:cacheprovider", "-k", "test_discovery or test_selectors"]
+        run = subprocess.run(
+            [sys.executable, "-m", "pytest", "tests/conformance", *options.split(), *chosen],
+            cwd=ROOT, env=env, capture_output=True, text=True,
+        )  # fmt: skip
+        assert run.returncode == 0, run.stdout
 
 
 @pytest.fixture
@@ -197,6 +246,8 @@ def test_the_flask_guide(guide):
     run_python(3, guide)
     run_python(4, guide)
     run_python(5, guide)
+    guide["jsonify"] = flask.jsonify
+    run_python(6, guide)
     with app.test_request_context():
         page = render_template_string(block("docs/flask.md", 2))
     address = re.search(r'EventSource\("([^"]+)"\)', page)
@@ -212,6 +263,15 @@ def test_the_flask_guide(guide):
     assert "last_event_id=my-id" in url
     guide["mercure"].publish("books/2", "later")
     assert events(client, url) == ["later"]
+
+    links = client.get("/api/books/2").headers.getlist("Link")
+    assert links[1] == '<books/2>; rel="self"'
+    found = re.fullmatch(r'<(.+)>; rel="mercure"; last-event-id="(.+)"', links[0])
+    assert found is not None
+    address, cursor = found.groups()
+    guide["mercure"].publish("books/2", "since then")
+    url = f"{address}?topic=books/2&lastEventID={cursor}"
+    assert events(client, url) == ["since then"]
 
     client.post("/greet")
     private = f"{HUB_PATH}?topic=users/7&lastEventID=earliest"
@@ -244,7 +304,7 @@ def test_the_commands_of_the_guide(runtime_dir, tmp_path):
         "FLASK_MERCURE_RUNTIME_DIR": str(runtime_dir),
         "FLASK_MERCURE_COMPANION_GRACE": "0.5",
     }
-    script = block("docs/flask.md", 6)
+    script = block("docs/flask.md", 7)
     done = subprocess.run(
         ["bash", "-euc", script], cwd=tmp_path, env=env, capture_output=True, text=True
     )

@@ -24,6 +24,7 @@ from flask_mercure_sse import (
     HubUnavailable,
     InvalidUpdate,
     MercureSSE,
+    discovery,
     mercure_publish,
 )
 from flask_mercure_sse.updates import form
@@ -359,3 +360,20 @@ def test_an_older_companion_retires(make_app, monkeypatch, runtime_dir):
     with newer.app_context():
         assert mercure_publish("t", "x")
     servers.wait_until(lambda: not servers.is_alive(old))
+
+
+def test_links_carry_what_they_are_given_and_nothing_more():
+    link = discovery.hub_link(
+        "https://h/x?a=b",
+        last_event_id='a"; rel="other\\',
+        content_type="application/json-patch+json",
+        event_type="patch",
+    )
+    assert link == (
+        '<https://h/x?a=b>; rel="mercure"; last-event-id="a\\"; rel=\\"other\\\\"; '
+        'content-type="application/json-patch+json"; type="patch"'
+    )
+    assert discovery.hub_link("/x") == '</x>; rel="mercure"'
+    assert discovery.self_link("a>b é") == '<a%3Eb%20%C3%A9>; rel="self"'
+    with pytest.raises(InvalidUpdate):
+        discovery.hub_link("/x", last_event_id="a\nb")

@@ -208,3 +208,50 @@ fn help_names_every_setting() {
     }
     assert!(!stdout(&run(&["--help"])).contains("companion"), "internal, so hidden");
 }
+
+/// The log of a hub that was asked for things with tokens in every place.
+fn log_of(arguments: &[&str], asked: impl FnOnce(&str)) -> String {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("log");
+    let log = std::fs::File::create(&path).expect("log");
+    let serve = ["serve", "--publisher-jwt-key=very-secret-key", "--log-level=trace"];
+    let mut child = command(&[&serve, arguments].concat()).stderr(log).spawn().expect("starts");
+    let read = || std::fs::read_to_string(&path).expect("log");
+    let address = loop {
+        let text = read();
+        if let Some(rest) = text.split("address=\"").nth(1) {
+            break rest.split('"').next().unwrap_or_default().to_owned();
+        }
+        assert!(child.try_wait().expect("state").is_none(), "{text}");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    };
+    asked(&format!("http://{address}{PATH}"));
+    child.kill().expect("ends");
+    child.wait().expect("ended");
+    read()
+}
+
+#[test]
+fn no_token_and_no_key_reaches_the_log() {
+    let token = stdout(&run(&["token", "--publish", "*", "--key", "very-secret-key"]));
+    let (claims, signature) = token.rsplit_once('.').expect("a token");
+    let log = log_of(&["--listen=127.0.0.1:0"], |url| {
+        let wrong = format!("{claims}.AAAA");
+        for jwt in [token.as_str(), &wrong] {
+            let _ = run(&["publish", "--hub", url, "--jwt", jwt, "-t", "a", "the-data"]);
+            let in_url = format!("{url}?authorization={jwt}");
+            let _ = run(&["publish", "--hub", &in_url, "-t", "a", "the-data"]);
+        }
+    });
+    assert!(log.contains("a token was refused"), "something is logged: {log}");
+    for secret in [signature, claims, "very-secret-key", "the-data"] {
+        assert!(!log.contains(secret), "{secret} in {log}");
+    }
+}
+
+#[test]
+fn plain_http_beyond_this_machine_is_warned_about() {
+    let warning = "plain HTTP is served beyond this machine";
+    assert!(log_of(&["--listen=0.0.0.0:0"], |_| {}).contains(warning));
+    assert!(!log_of(&["--listen=127.0.0.1:0"], |_| {}).contains(warning));
+}

@@ -207,3 +207,15 @@ fn many_publishers_and_subscribers_agree_on_one_order() {
     sorted.dedup();
     assert_eq!(sorted.len(), 200, "every event once");
 }
+
+#[test]
+fn the_cursor_of_an_empty_log_is_earliest() {
+    let hub = TestHub::start();
+    let path = format!("{PATH}/subscriptions");
+    let token = bearer(&v0(SUBSCRIBER_KEY, &json!({"subscribe": [path]})));
+    let (response, mut client) =
+        hub.send(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n{token}\r\n\r\n"));
+    let document: serde_json::Value = serde_json::from_str(&client.body(&response)).expect("JSON");
+    assert_eq!(document["lastEventID"], "earliest");
+    assert!(response.header("link").expect("a link").contains("last-event-id=\"earliest\""));
+}
