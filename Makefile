@@ -9,7 +9,7 @@ HUB := target/release/mercure-hub
 RUST := Cargo.toml Cargo.lock $(shell find crates -name '*.rs' -o -name Cargo.toml)
 export MERCURE_HUB_BINARY := $(abspath $(HUB))
 
-.PHONY: run test test-rust test-python test-conformance lint fmt drill docs wheel clean help
+.PHONY: run test tools test-rust test-python test-conformance lint fmt drill bench fuzz docs wheel clean help
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -20,11 +20,13 @@ run: $(HUB) $(VENV)/.installed ## Run the chat example (PORT=8000)
 
 test: lint test-rust test-conformance test-python ## Run every check and every test
 
-test-rust: ## Run the tests of the hub, and every fuzz target on its seeds
+tools: # What the tests drive, installed if need be and allowed
+	scripts/test-tools
+
+test-rust: tools ## Run the tests of the hub, and every fuzz target on its seeds
 	cargo test --locked --workspace --quiet
 
 test-python: $(HUB) $(VENV)/.tests $(VENV)/peers tests/clients/node_modules ## Run the tests of the extension, with real servers and Chromium
-	scripts/test-tools
 	$(BIN)/pytest
 
 test-conformance: $(HUB) $(VENV)/.tests ## Judge the hub, or another one: JUDGE="--hub-url https://… --publisher-key …"
@@ -45,9 +47,15 @@ fmt: $(VENV)/.tests ## Format everything
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-drill: $(HUB) $(VENV)/.tests ## Run the long forms of the drills
-	scripts/test-tools
+drill: $(HUB) $(VENV)/.tests tools ## Run the long forms of the drills
 	MERCURE_DRILL=long $(BIN)/pytest tests/python/drills --timeout 1800
+
+bench: ## Measure framing, matching and the verification of tokens
+	cargo bench --locked --package mercure-protocol --bench protocol
+	cargo bench --locked --package mercure-hub --bench tokens
+
+fuzz: ## Run each fuzz target (SECONDS_EACH=600)
+	scripts/fuzz
 
 docs: ## Write the generated pages of the documentation
 	MERCURE_WRITE_DOCS=1 cargo test --locked --quiet --package mercure-hub --test reference
@@ -79,7 +87,7 @@ $(VENV)/peers: $(VENV)/.installed
 	$(BIN)/pip install --quiet --no-deps --upgrade --target $@ flask-mercure-sse==0.4.1 requests certifi charset-normalizer idna python-dotenv gevent greenlet zope.event zope.interface
 	@touch $@
 
-tests/clients/node_modules: tests/clients/package-lock.json
+tests/clients/node_modules: tests/clients/package-lock.json | tools
 	@! command -v npm >/dev/null || npm ci --prefix tests/clients --silent --no-audit --no-fund
 	@mkdir -p $@ && touch $@
 

@@ -175,18 +175,12 @@ def test_the_presence_of_private_makes_an_update_private(hub, subscribe, field):
     assert granted.data() == "secret"
 
 
-def test_a_body_that_is_too_large_is_413(hub, http, subscribe):
-    topic = fresh()
-    stream = subscribe([("match", topic)])
-    try:
-        assert status(hub, f"topic={topic}&data={'x' * 30_000_000}") == 413
-    except httpx.ProtocolError:
-        # The client cannot read an answer that comes while it is still sending (HTTP/2).
-        assert http == "2"
-    with hub.connect() as client:
-        replace(hub, client=client).publish(topic, "next")
-    if http == "1.1":
-        assert stream.data() == "next"
+def test_a_body_that_is_too_large_is_413(hub):
+    # Over HTTP/1.1 in any case: the client at hand cannot read an answer that comes while it is
+    # still sending over HTTP/2.
+    with httpx.Client(timeout=20, verify=False) as client:
+        body = f"topic={fresh()}&data={'x' * 30_000_000}"
+        assert status(replace(hub, client=client), body) == 413
 
 
 def test_an_overlong_id_is_413(hub):

@@ -47,9 +47,6 @@ impl UrlPattern {
     /// Parses a pattern, absolute or relative to the hub's URL.
     pub(super) fn parse(pattern: &str, hub: &HubUrl) -> Result<Self, Error> {
         let malformed = || Error::invalid("topic matcher", "is not a well-formed URL pattern");
-        if has_stray_bracket(pattern) {
-            return Err(malformed());
-        }
         // The library unwraps here and there; whatever a client makes of that is its own error.
         let parsed = catch_unwind(|| syntax(pattern, hub)).ok().flatten().ok_or_else(malformed)?;
         let prefix = key_prefix(&parsed);
@@ -88,27 +85,6 @@ fn syntax(pattern: &str, hub: &HubUrl) -> Option<quirks::UrlPattern> {
         .or_else(|_| quirks::process_construct_pattern_input(input(), Some(hub.as_str())))
         .ok()?;
     quirks::parse_pattern::<Source>(init, UrlPatternOptions::default()).ok()
-}
-
-/// Whether a host closes a bracket that it has not opened: no host does, and the library counts
-/// below zero there.
-fn has_stray_bracket(pattern: &str) -> bool {
-    let authority = pattern.split_once(':').map_or(pattern, |(_, rest)| rest);
-    let authority = authority.trim_start_matches(['/', '\\']);
-    let end = authority.find('/').unwrap_or(authority.len());
-    let mut depth = 0_usize;
-    authority[..end].chars().any(|c| match c {
-        '[' => {
-            depth += 1;
-            false
-        }
-        ']' if depth == 0 => true,
-        ']' => {
-            depth -= 1;
-            false
-        }
-        _ => false,
-    })
 }
 
 impl Component {
