@@ -168,7 +168,7 @@ impl Shard {
         if let Some(present) = &mut subscriber.present {
             present.announce(&subscriber.matchers);
         }
-        self.wheel.insert(who, self.shared.next_check(subscriber), now);
+        self.wheel.insert(who, self.shared.next_check(subscriber));
         let result =
             if preamble.is_empty() { Ok(Flow::Open) } else { subscriber.write(&[&preamble], now) };
         self.settle(slot as usize, &result);
@@ -225,7 +225,7 @@ impl Shard {
                 Overdue::Nothing => {}
             }
             if let Some(subscriber) = self.subscribers.get(slot) {
-                self.wheel.insert(who, self.shared.next_check(subscriber), now);
+                self.wheel.insert(who, self.shared.next_check(subscriber));
             }
         }
     }

@@ -22,9 +22,12 @@ impl Wheel {
     }
 
     /// Schedules a look at a subscriber.
-    pub(super) fn insert(&mut self, who: SlotRef, due: Duration, now: Duration) {
-        let earliest = tick_of(now).max(self.tick) + 1;
-        let tick = tick_of(due).clamp(earliest, earliest + SLOTS - 2);
+    ///
+    /// Always ahead of the slot that is being emptied, and less than a turn: whoever is looked at
+    /// too early, because it is due later than a turn or because the wheel lags behind the clock,
+    /// is scheduled anew further on, so that emptying ends.
+    pub(super) fn insert(&mut self, who: SlotRef, due: Duration) {
+        let tick = tick_of(due).clamp(self.tick + 1, self.tick + SLOTS - 1);
         self.slot(tick).push(who);
     }
 
@@ -66,8 +69,8 @@ mod tests {
     #[test]
     fn entries_fire_once_when_due_and_far_ones_early() {
         let mut wheel = Wheel::new(Duration::ZERO);
-        wheel.insert(who(1), Duration::from_secs(1), Duration::ZERO);
-        wheel.insert(who(2), Duration::from_secs(3600), Duration::ZERO);
+        wheel.insert(who(1), Duration::from_secs(1));
+        wheel.insert(who(2), Duration::from_secs(3600));
         assert_eq!(wheel.expired(Duration::from_millis(900)), None);
         assert_eq!(wheel.expired(Duration::from_millis(1000)), Some(who(1)));
         assert_eq!(wheel.expired(Duration::from_secs(100)), None);
@@ -78,7 +81,43 @@ mod tests {
     #[test]
     fn an_entry_made_while_time_jumps_is_not_lost() {
         let mut wheel = Wheel::new(Duration::ZERO);
-        wheel.insert(who(1), Duration::ZERO, Duration::from_secs(500));
+        wheel.insert(who(1), Duration::ZERO);
         assert_eq!(wheel.expired(Duration::from_secs(501)), Some(who(1)));
+    }
+
+    /// Looks at everybody who is said to be due, and schedules them anew, as a shard does.
+    fn looks(wheel: &mut Wheel, now: Duration, due: Duration) -> u32 {
+        let mut looks = 0;
+        while let Some(who) = wheel.expired(now) {
+            looks += 1;
+            assert!(looks < 1000, "emptying ends");
+            wheel.insert(who, due);
+        }
+        looks
+    }
+
+    #[test]
+    fn a_wheel_that_was_idle_for_long_is_emptied_in_the_end() {
+        for idle in [60, 113, 118, 127, 128, 129, 135, 300, 100_000] {
+            for ahead in [1, 15, 60, 127, 128, 300] {
+                let now = Duration::from_secs(idle);
+                let due = now + Duration::from_secs(ahead);
+                let mut wheel = Wheel::new(Duration::ZERO);
+                wheel.insert(who(1), due);
+                looks(&mut wheel, now, due);
+                assert_eq!(wheel.expired(due), Some(who(1)), "{idle} s idle, due in {ahead} s");
+            }
+        }
+    }
+
+    #[test]
+    fn a_wheel_that_is_late_is_emptied_in_the_end() {
+        let period = Duration::from_secs(300);
+        let mut wheel = Wheel::new(Duration::ZERO);
+        wheel.insert(who(1), period);
+        for seconds in (0..1000).step_by(7) {
+            let now = Duration::from_secs(seconds);
+            assert!(looks(&mut wheel, now, now + period) <= 1);
+        }
     }
 }

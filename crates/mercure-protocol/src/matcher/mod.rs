@@ -1,5 +1,6 @@
 //! Topic matchers (1.0) and topic selectors (0.x): one type, one way to evaluate.
 
+mod automaton;
 mod template;
 mod urlpattern;
 

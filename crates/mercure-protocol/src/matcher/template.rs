@@ -1,18 +1,15 @@
 //! URI templates (RFC 6570, all four levels), matched in reverse: could this template have
 //! expanded to that topic?
 //!
-//! A template becomes one anchored regular expression of the `regex` crate: linear matching time,
-//! bounded size. Where several expansions are possible (lists, absent variables, exploded maps),
+//! A template becomes one automaton of bounded size. Where several expansions are possible (lists, absent variables, exploded maps),
 //! the expression accepts their union.
 
 use std::fmt::Write;
 
-use regex::{Regex, RegexBuilder};
+use regex_syntax::escape;
 
+use super::automaton::Automaton;
 use crate::Error;
-
-/// Bound on a compiled template, in bytes.
-const COMPILED_SIZE: usize = 96 * 1024;
 
 /// Unreserved characters of RFC 3987 (IRIs), and percent-encoded octets.
 const UNRESERVED: &str = "(?:[A-Za-z0-9._~\\u{A0}-\\u{D7FF}\\u{F900}-\\u{FDCF}\
@@ -24,7 +21,7 @@ const RESERVED: &str = "(?:[A-Za-z0-9._~\\u{A0}-\\u{D7FF}\\u{F900}-\\u{FDCF}\\u{
 #[derive(Debug)]
 pub(super) struct Template {
     prefix: Box<str>,
-    regex: Regex,
+    automaton: Automaton,
 }
 
 impl Template {
@@ -37,16 +34,13 @@ impl Template {
         let Some(source) = expression_of(text) else {
             return Ok(None);
         };
-        let regex = RegexBuilder::new(&source)
-            .size_limit(COMPILED_SIZE)
-            .dfa_size_limit(COMPILED_SIZE)
-            .build()
-            .map_err(|_| Error::invalid("topic matcher", "is too complex a URI template"))?;
-        Ok(Some(Self { prefix: text[..prefix_end].into(), regex }))
+        let automaton = Automaton::build(&source, true)
+            .ok_or_else(|| Error::invalid("topic matcher", "is too complex a URI template"))?;
+        Ok(Some(Self { prefix: text[..prefix_end].into(), automaton }))
     }
 
     pub(super) fn matches(&self, topic: &str) -> bool {
-        self.regex.is_match(topic)
+        self.automaton.matches(topic)
     }
 
     /// The literal text before the first expression.
@@ -57,17 +51,16 @@ impl Template {
 
 /// The regular expression of a template; `None` if the template is not valid.
 fn expression_of(text: &str) -> Option<String> {
-    let mut out = String::from("\\A");
+    let mut out = String::new();
     let mut rest = text;
     while let Some(open) = rest.find(['{', '}']) {
-        out.push_str(&regex::escape(&rest[..open]));
+        out.push_str(&escape(&rest[..open]));
         let body = rest[open..].strip_prefix('{')?;
         let close = body.find('}')?;
         push_expression(&mut out, &body[..close])?;
         rest = &body[close + 1..];
     }
-    out.push_str(&regex::escape(rest));
-    out.push_str("\\z");
+    out.push_str(&escape(rest));
     Some(out)
 }
 
@@ -124,7 +117,7 @@ fn push_expression(out: &mut String, body: &str) -> Option<()> {
         Some(separator) => variables.iter().try_for_each(|v| {
             let repeat = if v.explode { '*' } else { '?' };
             let value = v.value(UNRESERVED, "");
-            write!(out, "(?:{}{value}){repeat}", regex::escape(&separator.to_string()))
+            write!(out, "(?:{}{value}){repeat}", escape(&separator.to_string()))
         }),
     };
     Some(())
@@ -155,7 +148,7 @@ fn named(variable: &Variable<'_>, always_equals: bool) -> String {
     if variable.explode {
         return variable.value(UNRESERVED, "&");
     }
-    let name = regex::escape(variable.name);
+    let name = escape(variable.name);
     let value = variable.value(UNRESERVED, "");
     if always_equals { format!("{name}={value}") } else { format!("{name}(?:={value})?") }
 }

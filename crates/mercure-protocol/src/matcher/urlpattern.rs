@@ -1,9 +1,9 @@
 //! URL patterns by the WHATWG rules, evaluated in linear time.
 //!
 //! The `urlpattern` crate parses; what it finds is kept in a compact form: literal components and
-//! components with a single wildcard need no regular expression, the rest gets one of the `regex`
-//! crate, whose matching time is linear and whose size is bounded here. Its own matcher is not
-//! used because it computes captures, which makes hostile patterns quadratic.
+//! components with a single wildcard need no regular expression, the rest becomes an automaton of
+//! bounded size. The crate's own matcher is not used because it computes captures, which makes
+//! hostile patterns quadratic.
 
 use std::borrow::Cow;
 use std::panic::catch_unwind;
@@ -11,16 +11,10 @@ use std::panic::catch_unwind;
 use ::urlpattern::quirks::{self, InnerMatcher, StringOrInit, UrlPatternComponent};
 use ::urlpattern::regexp::RegExp;
 use ::urlpattern::{RegexSyntax, UrlPatternOptions};
-use regex::bytes::{Regex, RegexBuilder};
 use url::Url;
 
+use super::automaton::Automaton;
 use crate::{Error, HubUrl};
-
-/// Bound on one compiled component, in bytes. The time of an evaluation grows with its product
-/// with the topic's length: this much keeps the worst pattern below a millisecond.
-const COMPILED_SIZE: usize = 16 * 1024;
-/// Bound on what an evaluation remembers, in bytes.
-const CACHE_SIZE: usize = 64 * 1024;
 
 #[derive(Debug)]
 pub(super) struct UrlPattern {
@@ -40,7 +34,7 @@ struct Component {
 enum Inner {
     Literal(String),
     Wildcard { excluded: Option<char>, allow_empty: bool },
-    Regex(Regex),
+    Automaton(Automaton),
 }
 
 impl UrlPattern {
@@ -95,7 +89,7 @@ impl Component {
             InnerMatcher::SingleCapture { filter, allow_empty } => {
                 Inner::Wildcard { excluded: filter, allow_empty }
             }
-            InnerMatcher::RegExp { regexp } => Inner::Regex(compile(&regexp)?),
+            InnerMatcher::RegExp { regexp } => Inner::Automaton(compile(&regexp)?),
         };
         let everything = matcher.prefix.is_empty()
             && matcher.suffix.is_empty()
@@ -116,23 +110,16 @@ impl Component {
                 (*allow_empty || !middle.is_empty())
                     && excluded.is_none_or(|excluded| !middle.contains(excluded))
             }
-            Inner::Regex(regex) => regex.is_match(middle.as_bytes()),
+            Inner::Automaton(automaton) => automaton.matches(middle),
         }
     }
 }
 
-fn compile(source: &str) -> Result<Regex, Error> {
-    let build = |unicode| {
-        RegexBuilder::new(source)
-            .unicode(unicode)
-            .size_limit(COMPILED_SIZE)
-            .dfa_size_limit(CACHE_SIZE)
-            .build()
-    };
+fn compile(source: &str) -> Result<Automaton, Error> {
     // A URL's components are ASCII, so Unicode classes would only cost.
-    build(false)
-        .or_else(|_| build(true))
-        .map_err(|_| Error::invalid("topic matcher", "is malformed or too complex a URL pattern"))
+    Automaton::build(source, false)
+        .or_else(|| Automaton::build(source, true))
+        .ok_or_else(|| Error::invalid("topic matcher", "is malformed or too complex a URL pattern"))
 }
 
 /// The fixed beginning of [`UrlView::key`]: whole components while they are literal, then the
@@ -201,7 +188,7 @@ impl RegExp for Source {
 
     /// Called by the parser only, to ask whether a protocol pattern covers a special scheme.
     fn matches<'a>(&self, text: &'a str) -> Option<Vec<Option<&'a str>>> {
-        compile(&self.0).ok()?.is_match(text.as_bytes()).then(Vec::new)
+        compile(&self.0).ok()?.matches(text).then(Vec::new)
     }
 
     fn pattern_string(&self) -> &str {
