@@ -14,8 +14,11 @@ use mercure_protocol::{
 };
 use serde_json::Value;
 
+/// A target: it panics when a property does not hold.
+pub type Target = fn(&[u8]);
+
 /// The targets by name.
-pub const TARGETS: [(&str, fn(&[u8])); 7] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("claims", claims),
     ("cursor", cursor),
     ("form", form),

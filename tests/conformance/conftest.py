@@ -107,6 +107,7 @@ def own_hub(folder: Path) -> Iterator[dict]:
         "subscriber-jwt-key": SECRETS["subscriber"],
         "trusted-issuers": "https://issuer.example",
         "cors-origins": CORS_ORIGIN,
+        "subscriptions": "true",
         "log-level": "warn",
     }
     command = [BINARY, "serve", *(f"--{name}={value}" for name, value in settings.items())]

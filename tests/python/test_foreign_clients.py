@@ -73,7 +73,12 @@ class Hub:
 def running(folder: Path, *options: str) -> Iterator[Hub]:
     port = servers.free_port()
     fixed = [f"--listen=127.0.0.1:{port}", f"--publisher-jwt-key={KEY}", "--log-level=warn"]
-    fixed += [f"--subscriber-jwt-key={KEY}", f"--trusted-issuers={ISSUER}", "--retry=50ms"]
+    fixed += [
+        "--subscriptions=true",
+        f"--subscriber-jwt-key={KEY}",
+        f"--trusted-issuers={ISSUER}",
+        "--retry=50ms",
+    ]
     command = [servers.HUB, "serve", *fixed, *options]
     with servers.serve(command, port, folder, folder / "hub.log"):
         yield Hub(port)

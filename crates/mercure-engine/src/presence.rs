@@ -5,7 +5,7 @@
 //! a task of its own turns notes into events of the log, in order, and tries again for as long as
 //! the transport is away. The notes are bounded because newcomers are turned away first.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -53,13 +53,23 @@ pub struct Present {
 }
 
 impl Attendance {
-    /// Its subscriptions.
-    pub fn subscriptions(&self) -> impl Iterator<Item = Subscription<'_>> {
-        self.with(true)
+    /// Its subscriptions, as a generation tells them: each once, also if the subscriber has asked
+    /// for it in several ways that mean the same.
+    pub fn subscriptions(&self, generation: Generation) -> impl Iterator<Item = Subscription<'_>> {
+        self.told(generation, true)
     }
 
-    fn with(&self, active: bool) -> impl Iterator<Item = Subscription<'_>> {
-        self.subscriptions.iter().map(move |(matcher, payload)| Subscription {
+    fn told(&self, generation: Generation, active: bool) -> impl Iterator<Item = Subscription<'_>> {
+        let mut seen = HashSet::new();
+        let name = move |matcher: &Matcher| match generation {
+            Generation::V1 => matcher.v1_name(),
+            Generation::V0 => matcher.is_selector().then_some(""),
+        };
+        let all = self.subscriptions.iter();
+        let once = all.filter(move |(matcher, _)| {
+            name(matcher).is_some_and(|name| seen.insert((name, matcher.as_str())))
+        });
+        once.map(move |(matcher, payload)| Subscription {
             matcher,
             subscriber: self.subscriber,
             payload: payload.as_deref(),
@@ -74,7 +84,8 @@ impl Presence {
             generations,
             max_notes,
             attendances: Mutex::default(),
-            version: AtomicU64::new(0),
+            // Random, so that a version says nothing about a hub that ran before.
+            version: AtomicU64::new(fastrand::u64(..)),
             notes: Mutex::default(),
             written: Notify::new(),
             closed: AtomicBool::new(false),
@@ -135,11 +146,12 @@ impl Presence {
     }
 
     fn updates(&self, note: &Note, hub: &HubUrl) -> Vec<Update> {
-        let of = |subscription: Subscription<'_>| {
-            let update = |generation: &Generation| subscription.update(*generation, hub);
-            self.generations.iter().filter_map(update).collect::<Vec<_>>()
+        let of = |generation: &Generation| {
+            let told = note.attendance.told(*generation, note.active);
+            told.filter_map(|subscription| subscription.update(*generation, hub))
+                .collect::<Vec<_>>()
         };
-        note.attendance.with(note.active).flat_map(of).collect()
+        self.generations.iter().flat_map(of).collect()
     }
 
     async fn append(&self, shared: &Shared, update: &Update) {

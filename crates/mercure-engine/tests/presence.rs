@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use mercure_engine::testing::Faulty;
 use mercure_engine::{AttachError, Clock, From, Hub, Options, Retention};
-use mercure_protocol::Generation;
+use mercure_protocol::{Generation, Limits, Matcher, MatcherType};
 use support::*;
 
 const EVENTS: &str = "/.well-known/mercure/subscriptions/{kind}/{topic}/{subscriber}";
@@ -45,7 +45,7 @@ async fn a_subscription_is_told_when_it_begins_and_when_it_ends() {
         assert!(told.contains("\"active\":true"), "{told}");
     }
     let (before, attendances) = hub.attendances().expect("told");
-    assert_eq!(attendances.iter().flat_map(|one| one.subscriptions()).count(), 2);
+    assert_eq!(attendances.iter().flat_map(|one| one.subscriptions(Generation::V1)).count(), 2);
     drop(stream);
     for _ in 0..2 {
         let told = watcher.data().expect("an event");
@@ -53,6 +53,24 @@ async fn a_subscription_is_told_when_it_begins_and_when_it_ends() {
     }
     let (after, attendances) = hub.attendances().expect("told");
     assert!(attendances.is_empty() && after != before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_for_twice_is_told_once() {
+    let hub = hub().await;
+    let mut watcher = watch(&hub);
+    let twice = [
+        Matcher::parse(MatcherType::Exact, "a", &hub_url(), &Limits::default()).expect("exact"),
+        selector("a"),
+        selector("b"),
+    ];
+    let _stream = Stream::attach(&hub, &[], |new| {
+        new.matchers = twice.to_vec();
+        new.present = hub.enter(&new.matchers, None).expect("not busy");
+    });
+    for topic in ["a", "b"] {
+        assert!(watcher.data().expect("an event").contains(&format!("\"match\":\"{topic}\"")));
+    }
 }
 
 /// A subscriber that never reached its shard was never there.

@@ -222,3 +222,37 @@ fn unsuitable_keys_are_explained_at_the_start() {
         assert!(!found.contains("BEGIN") && !found.contains("no key is configured"), "{found}");
     }
 }
+
+/// An ID token of an authorization server must not pass as a 0.x token.
+#[test]
+fn a_token_that_an_issuer_made_for_others_is_refused() {
+    let hub = TestHub::with(&format!(
+        "anonymous = false\n[[issuer]]\nid = \"{ONE}\"\nsubscriber = {{ key = \"key-of-one\" }}\n"
+    ));
+    let for_others = json!({"iss": ONE, "aud": "another-client", "nonce": "n"});
+    let id_token = sign("key-of-one", "JWT", &for_others);
+    assert_eq!(hub.get("topic=a", &[&bearer(&id_token)]).0.status, 401);
+    let ours = sign("key-of-one", "JWT", &json!({"iss": ONE, "mercure": {"subscribe": ["a"]}}));
+    assert_eq!(hub.get("topic=a", &[&bearer(&ours)]).0.status, 200);
+}
+
+#[test]
+fn an_authorization_that_cannot_be_read_is_not_replaced_by_a_cookie() {
+    let hub = TestHub::start();
+    let good = signed(SUBSCRIBER_KEY, "HS256", None, &claims(ISSUER));
+    let cookie = format!("Cookie: __Secure-mercure_access_token={good}");
+    assert_eq!(hub.get("match=a", &[&cookie]).0.status, 200);
+    for field in ["Authorization:", "Authorization: Bearer"] {
+        assert_eq!(hub.get("match=a", &[field, &cookie]).0.status, 400, "{field}");
+    }
+}
+
+#[test]
+fn any_resource_identifier_can_be_served() {
+    for identifier in
+        ["https://hub.example/:x", "https://hub.example/*x", "https://hub.example/{x}", "urn:x"]
+    {
+        let hub = TestHub::with(&format!("resource_identifier = \"{identifier}\""));
+        assert_eq!(hub.get("match=a", &[]).0.status, 200, "{identifier}");
+    }
+}

@@ -210,7 +210,7 @@ fn many_publishers_and_subscribers_agree_on_one_order() {
 
 #[test]
 fn the_cursor_of_an_empty_log_is_earliest() {
-    let hub = TestHub::start();
+    let hub = TestHub::with("subscriptions = true");
     let path = format!("{PATH}/subscriptions");
     let token = bearer(&v0(SUBSCRIBER_KEY, &json!({"subscribe": [path]})));
     let (response, mut client) =
@@ -218,4 +218,41 @@ fn the_cursor_of_an_empty_log_is_earliest() {
     let document: serde_json::Value = serde_json::from_str(&client.body(&response)).expect("JSON");
     assert_eq!(document["lastEventID"], "earliest");
     assert!(response.header("link").expect("a link").contains("last-event-id=\"earliest\""));
+}
+
+/// An id that is not UTF-8 is one that the log does not hold, not one that was not sent.
+#[test]
+fn a_garbled_cursor_is_an_unknown_one() {
+    use std::io::Write as _;
+    let hub = TestHub::start();
+    hub.publish("topic=a&data=kept");
+    let mut client = hub.connect();
+    let request = [
+        format!("GET {PATH}?match=a HTTP/1.1\r\nHost: x\r\nLast-Event-ID: caf").as_bytes(),
+        b"\xe9\r\n\r\n",
+    ]
+    .concat();
+    client.socket.write_all(&request).expect("write");
+    assert_eq!(client.head().header("mercure-last-event-id"), Some("earliest"));
+    assert_eq!(client.data().as_deref(), Some("kept"));
+}
+
+#[test]
+fn what_does_not_exist_has_no_version() {
+    let hub = TestHub::with("subscriptions = true");
+    let token = bearer(&v0(SUBSCRIBER_KEY, &json!({"subscribe": ["*"]})));
+    let ask = |path: &str, tag: &str| {
+        let head = format!("GET {PATH}/subscriptions{path} HTTP/1.1\r\nHost: x\r\n{token}\r\n");
+        hub.send(&format!("{head}If-None-Match: {tag}\r\n\r\n")).0
+    };
+    assert_eq!(ask("/a/nobody", "*").status, 404);
+    let first = ask("", "\"x\"");
+    let tag = first.header("etag").expect("a version").to_owned();
+    assert_eq!((first.status, ask("", &tag).status), (200, 304));
+    let _stream = hub.subscribe("topic=a", &[]);
+    assert_eq!(ask("", &tag).status, 200);
+    let other = TestHub::with("subscriptions = true");
+    let head = format!("GET {PATH}/subscriptions HTTP/1.1\r\nHost: x\r\n{token}\r\n");
+    let (answer, _) = other.send(&format!("{head}If-None-Match: {tag}\r\n\r\n"));
+    assert_eq!(answer.status, 200, "another hub's version, or that of one before a restart");
 }

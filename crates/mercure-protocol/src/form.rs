@@ -18,12 +18,30 @@ pub(crate) fn pairs<'a>(
     input: &'a [u8],
 ) -> impl Iterator<Item = Result<Pair<'a>, Error>> {
     input.split(|byte| *byte == b'&').filter(|piece| !piece.is_empty()).map(move |piece| {
-        let (name, value) = match piece.iter().position(|byte| *byte == b'=') {
-            Some(at) => (&piece[..at], &piece[at + 1..]),
-            None => (piece, &[][..]),
-        };
+        let (name, value) = split(piece);
         Ok((decode(what, name)?, decode(what, value)?))
     })
+}
+
+/// The pairs of a query, in order. A parameter that is not UTF-8 is an error only for who looks at
+/// it: names are decoded with replacements, as the standard does, and values are results.
+pub(crate) fn parameters<'a>(
+    what: &'static str,
+    input: &'a [u8],
+) -> impl Iterator<Item = (String, Result<Cow<'a, str>, Error>)> {
+    input.split(|byte| *byte == b'&').filter(|piece| !piece.is_empty()).map(move |piece| {
+        let (name, value) = split(piece);
+        let name = name.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte });
+        let name = percent_decode(&name.collect::<Vec<u8>>()).decode_utf8_lossy().into_owned();
+        (name, decode(what, value))
+    })
+}
+
+fn split(piece: &[u8]) -> (&[u8], &[u8]) {
+    match piece.iter().position(|byte| *byte == b'=') {
+        Some(at) => (&piece[..at], &piece[at + 1..]),
+        None => (piece, &[]),
+    }
 }
 
 fn decode<'a>(what: &'static str, raw: &'a [u8]) -> Result<Cow<'a, str>, Error> {

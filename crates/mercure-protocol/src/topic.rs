@@ -100,6 +100,12 @@ impl HubUrl {
     /// (section "Publication"): compared after resolution, removal of dot segments (done by the
     /// URL parser) and decoding of percent-encoded unreserved characters.
     fn reserves(&self, topic: &str) -> bool {
+        // The URL library keeps drive letters from being removed by dot segments, which the
+        // standard does for files only: the check looks at both readings.
+        self.addresses(topic) || without_drives(topic).is_some_and(|topic| self.addresses(&topic))
+    }
+
+    fn addresses(&self, topic: &str) -> bool {
         let Some(url) = self.resolve(topic) else {
             return false;
         };
@@ -108,6 +114,22 @@ impl HubUrl {
         path.strip_prefix(root.trim_end_matches('/'))
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
+}
+
+/// The topic with something else in the place of segments like `C:`; `None` if there are none. A
+/// scheme of one letter is none: it stands first.
+fn without_drives(topic: &str) -> Option<String> {
+    let is_drive = |at: usize, segment: &str| match segment.as_bytes() {
+        [letter, b'|'] => letter.is_ascii_alphabetic(),
+        [letter, b':'] => letter.is_ascii_alphabetic() && at > 0,
+        [letter, b'%', b'7', b'c' | b'C'] => letter.is_ascii_alphabetic(),
+        _ => false,
+    };
+    let segments: Vec<_> = topic.split(['/', '\\']).collect();
+    let found = segments.iter().enumerate().any(|(at, segment)| is_drive(at, segment));
+    let replaced = segments.iter().enumerate();
+    let replaced = replaced.map(|(at, segment)| if is_drive(at, segment) { "x" } else { segment });
+    found.then(|| replaced.collect::<Vec<_>>().join("/"))
 }
 
 /// Decodes the percent-encoded octets that stand for unreserved characters (RFC 3986, 6.2.2.2).
@@ -154,6 +176,14 @@ mod tests {
             "\\.well-known\\mercure\\x",
             "/.well-known/mercure?x",
             "//other.example/.well-known/mercure#f",
+            "/c:/../.well-known/mercure",
+            "/c:/%2e%2e/.well-known/mercure",
+            "/c|/../.well-known/mercure",
+            "C|/../mercure",
+            "/a/c:/../../.well-known/mercure",
+            "https://h/c:/../.well-known/mercure/subscriptions/exact/a/b",
+            "foo:/c:/../.well-known/mercure",
+            "c:/../.well-known/mercure",
         ] {
             assert!(parse(topic).is_err(), "{topic}");
         }

@@ -42,6 +42,13 @@ impl Headers {
         self.all(name).next()
     }
 
+    /// The first value of a field as it is; what is not UTF-8 is replaced, and so matches nothing.
+    #[must_use]
+    pub fn lossy(&self, name: &str) -> Option<std::borrow::Cow<'_, str>> {
+        let (_, value) = self.0.iter().find(|(field, _)| field == name)?;
+        Some(String::from_utf8_lossy(value))
+    }
+
     /// All values of a field that are UTF-8.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         let fields = self.0.iter().filter(move |(field, _)| field == name);

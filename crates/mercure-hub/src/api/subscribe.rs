@@ -189,7 +189,8 @@ impl Asked {
             }
         };
         // The header goes before the parameter: it is what EventSource sends on a reconnect.
-        let header = request.headers.get("last-event-id").and_then(LastEventId::parse);
+        let header = request.headers.lossy("last-event-id");
+        let header = header.and_then(|value| LastEventId::parse(&value));
         Ok(Self {
             matchers: query.matchers,
             last_event_id: header.or(query.last_event_id),

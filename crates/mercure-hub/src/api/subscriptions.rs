@@ -53,12 +53,11 @@ async fn answer(
         .find_map(|form| Some((form, SubscriptionsPath::parse(path, form, hub.url())?)))
         .ok_or_else(not_found)?;
     let etag = format!("\"{generation:?}-{}-{version}\"", head.position.0);
+    let document = document(service, generation, &asked, path, cursor, &attendances);
+    let document = document.ok_or_else(not_found)?;
     let mut answer = match is_known(request, &etag) {
         true => Answer::empty(304),
-        false => {
-            let document = document(service, generation, &asked, path, cursor, &attendances);
-            Answer::json(media_type(generation), &document.ok_or_else(not_found)?)
-        }
+        false => Answer::json(media_type(generation), &document),
     };
     answer.headers.extend([
         ("Link", subscriptions_link(&policy.url_for(request, hub.url()), cursor)),
@@ -111,7 +110,7 @@ fn document(
     attendances: &[Arc<Attendance>],
 ) -> Option<Value> {
     let hub = service.hub.url();
-    let all = attendances.iter().flat_map(|attendance| attendance.subscriptions());
+    let all = attendances.iter().flat_map(|attendance| attendance.subscriptions(generation));
     let members = match asked {
         SubscriptionsPath::All => all.filter_map(|one| one.document(generation, hub)).collect(),
         SubscriptionsPath::Of(matcher) => {

@@ -42,8 +42,13 @@ pub(super) fn find<'a>(
 /// proxy's password, say) and does not count.
 fn bearer(request: &Request) -> Result<Option<&str>, Refusal> {
     let Some(value) = request.headers.get("authorization") else {
-        return Ok(None);
+        // Present and unreadable is not absent: no cookie may take its place.
+        let is_there = request.headers.lossy("authorization").is_some();
+        return if is_there { Err(Refusal::Malformed) } else { Ok(None) };
     };
+    if value.trim().is_empty() {
+        return Err(Refusal::Malformed);
+    }
     let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Ok(None);

@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::sync::Arc;
 
 use super::token::{Rejection, Setting};
-use super::{Policy, Role};
+use super::{Policy, Role, readable};
 
 /// What there is to say about a token.
 #[derive(Debug, Clone)]
@@ -49,7 +49,11 @@ pub fn explain_token(
             TokenReport { grants: Some(grants), lines }
         }
         Err(rejection) => {
-            lines.push(format!("not valid for a {}: {rejection}", role.name()));
+            lines.push(format!(
+                "not valid for a {}: {}",
+                role.name(),
+                readable(&rejection.to_string())
+            ));
             lines.extend(hint(&setting, token, &rejection));
             TokenReport { grants: None, lines }
         }

@@ -112,7 +112,11 @@ impl Source {
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Url(url) => f.write_str(url),
+            // Whatever may be a secret is left out.
+            Self::Url(url) => match url::Url::parse(url) {
+                Ok(url) => write!(f, "{}{}", url.origin().ascii_serialization(), url.path()),
+                Err(_) => f.write_str("a URL"),
+            },
             Self::File(path) => write!(f, "file://{}", path.display()),
         }
     }

@@ -77,7 +77,12 @@ impl KeySet {
             return Self::pem(trimmed, allowed);
         }
         if trimmed.starts_with('{') && trimmed.contains("\"kty\"") {
-            return Self::json(trimmed.as_bytes(), allowed);
+            let keys = Self::json(trimmed.as_bytes(), allowed)?;
+            let reason = "holds no key that can be used with the configured algorithms";
+            return match keys.0.is_empty() {
+                true => Err(KeyError::Unreadable(reason.to_owned())),
+                false => Ok(keys),
+            };
         }
         Self::secret(text.as_bytes(), allowed)
     }
@@ -111,16 +116,11 @@ impl KeySet {
         if set.keys.len() > MAX_KEYS {
             return Err(KeyError::Unreadable(format!("holds more than {MAX_KEYS} keys")));
         }
-        let keys: Vec<_> =
-            set.keys.iter().filter_map(|jwk| Key::from_jwk(jwk, allowed).ok()).collect();
-        if keys.is_empty() {
-            let reason = "holds no key that can be used with the configured algorithms";
-            return Err(KeyError::Unreadable(reason.to_owned()));
-        }
-        Ok(Self(keys))
+        let keys = set.keys.iter().filter_map(|jwk| Key::from_jwk(jwk, allowed).ok());
+        Ok(Self(keys.collect()))
     }
 
-    /// A set that was fetched. Symmetric keys do not count: what everybody can fetch is no secret.
+    /// A set that was fetched; one without usable keys revokes all. Symmetric keys do not count: what everybody can fetch is no secret.
     pub(super) fn fetched(document: &[u8], allowed: &Algorithms) -> Result<Self, KeyError> {
         let asymmetric = |algorithm: &&Algorithm| !HMAC.contains(algorithm);
         let allowed: Vec<_> = allowed.iter().filter(asymmetric).copied().collect();

@@ -195,7 +195,8 @@ impl Policy {
             .and_then(|verified| check_place(presented, &verified).map(|()| verified))
             .map_err(|reason| {
                 // The reason is for the operator; the client learns only that it is not valid.
-                tracing::info!(role = setting.role.name(), %reason, "a token was refused");
+                let reason = readable(&reason.to_string());
+                tracing::info!(role = setting.role.name(), reason, "a token was refused");
                 Refusal::Invalid
             })?;
         Ok(Principal::Granted {
@@ -256,4 +257,12 @@ impl Policy {
 
 fn origin_of(url: &str) -> Option<String> {
     url::Url::parse(url).ok().map(|url| url.origin().ascii_serialization())
+}
+
+/// A reason that may quote a token, fit for a log and a terminal: one line, not too long.
+fn readable(reason: &str) -> String {
+    const LONGEST: usize = 300;
+    let short: String = reason.chars().take(LONGEST).collect();
+    let end = if short.len() < reason.len() { "…" } else { "" };
+    format!("{}{end}", short.escape_debug())
 }

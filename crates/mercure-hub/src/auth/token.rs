@@ -53,8 +53,16 @@ impl From<&str> for Rejection {
     }
 }
 
-/// Claims that were signed: by which key, in words, and of which fetched set.
-type Signed = (Value, String, Option<Fetched>);
+/// Claims that were signed.
+struct Signed {
+    claims: Value,
+    /// By which key, in words.
+    key: String,
+    /// Of which fetched set.
+    fetched: Option<Fetched>,
+    /// Whether the key belongs to an issuer block.
+    from_issuer: bool,
+}
 
 /// What verification looks at beside the token.
 #[derive(Debug, Clone, Copy)]
@@ -77,7 +85,12 @@ impl Setting<'_> {
             return Err("its header has crit: extensions that it says must be understood".into());
         }
         let generation = self.generation(&header)?;
-        let (claims, key, fetched) = self.verified_claims(generation, &header, token)?;
+        let Signed { claims, key, fetched, from_issuer } =
+            self.verified_claims(generation, &header, token)?;
+        if generation == Generation::V0 && from_issuer && !Grants::has_v0_claim(&claims) {
+            // Without the type of 1.0, the claim is all that tells it from a token for others.
+            return Err("it has no mercure claim, so its issuer may have made it for others".into());
+        }
         let expires_at = check_times(&claims, self.now(), generation)?;
         if generation == Generation::V1 {
             self.check_audience(&claims)?;
@@ -144,7 +157,9 @@ impl Setting<'_> {
         for key in candidates {
             match signed_claims(header, token, key) {
                 Ok(claims) => {
-                    return Ok((claims, describe(found, self.role, key, header), fetched));
+                    let key = describe(found, self.role, key, header);
+                    let from_issuer = matches!(found, Found::Issuer(_));
+                    return Ok(Signed { claims, key, fetched, from_issuer });
                 }
                 Err(error) => refusal = error.to_string(),
             }

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use mercure_engine::{Clock, Hub, MemoryTransport, Options, Retention};
-use mercure_protocol::{Generation, HubUrl, Limits};
+use mercure_protocol::{HubUrl, Limits};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::geteuid;
 use serde_json::json;
@@ -117,7 +117,6 @@ impl Companion {
         let transport = MemoryTransport::new(options.retention.clone(), clock.clone());
         let engine = Options {
             heartbeat: (!options.heartbeat.is_zero()).then_some(options.heartbeat),
-            subscriptions: vec![Generation::V1, Generation::V0],
             ..Options::new(hub_url).within(&options.retention)
         };
         let hub = Hub::start(Arc::new(transport), engine, clock).await.context("starting")?;

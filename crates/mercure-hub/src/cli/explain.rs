@@ -52,6 +52,8 @@ pub(super) fn explain(matches: &ArgMatches) -> anyhow::Result<()> {
     report.topics(&asked.topics);
     let publisher = report.token(&asked, Role::Publisher);
     let subscriber = report.token(&asked, Role::Subscriber);
+    let valid = |report: &Option<TokenReport>| report.as_ref().is_some_and(|r| r.grants.is_some());
+    report.refused |= asked.token.is_some() && !valid(&publisher) && !valid(&subscriber);
     if let Some(token) = &publisher {
         report.publication(token, &asked.topics);
     }

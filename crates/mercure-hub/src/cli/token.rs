@@ -29,7 +29,11 @@ pub(super) fn command() -> Command {
         .arg(topics("subscribe-urlpattern", "URL pattern (1.0) of topics that may be read"))
         .arg(text("form", "Generation of the token").value_parser(["both", "1.0", "0.x"]))
         .arg(text("payload", "JSON object to attach to its subscriptions").value_name("JSON"))
-        .arg(text("key", "Key to sign with").value_name("KEY"))
+        .arg(
+            text("key", "Key to sign with; or file:///path of a file that holds it")
+                .value_name("KEY")
+                .allow_hyphen_values(true),
+        )
         .arg(text("kid", "Name of the key, for a hub that knows several"))
         .arg(
             text("alg", "Algorithm")
@@ -47,6 +51,13 @@ pub(super) fn token(matches: &ArgMatches) -> anyhow::Result<()> {
     let claims = wanted.claims(Clock::system().unix_time())?;
     let text = |name: &str| matches.get_one::<String>(name);
     let secret = secret(text("key"), !wanted.publish.is_empty())?;
+    let secret = match secret.strip_prefix("file://") {
+        Some(path) => std::fs::read_to_string(path)
+            .map_err(|error| Usage(format!("the file of the key cannot be read: {error}")))?
+            .trim_end_matches(['\r', '\n'])
+            .to_owned(),
+        None => secret,
+    };
     let key = SigningKey::parse(&secret, text("alg").map_or("", String::as_str))
         .map_err(|error| Usage(format!("the key {error}")))?
         .named(text("kid").cloned());

@@ -138,9 +138,10 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         "subscriptions",
-        "true",
+        "false",
         "BOOL",
-        "Tell who is subscribed: subscription events and the subscription API",
+        "Tell who is subscribed: subscription events (which take their place in the history) and \
+         the subscription API",
     ),
     setting("heartbeat", "15s", "DURATION", "Silence after which a comment is sent; 0s for never"),
     setting(

@@ -48,8 +48,9 @@ fn metadata_paths(site: &Site) -> Vec<String> {
     let identifier = identifier.filter(|url| matches!(url.scheme(), "http" | "https"));
     let identified = identifier.map(|url| url.path().trim_end_matches('/').to_owned());
     let mut paths = vec![site.hub_path.clone()];
-    // Only what a route can be made of: braces mean something else there.
-    let plain = |path: &String| !path.contains(['{', '}']) && *path != site.hub_path;
+    // Only what a route can be made of: other signs mean something else there.
+    let sign = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
+    let plain = |path: &String| path.bytes().all(sign) && *path != site.hub_path;
     paths.extend(identified.filter(plain));
     paths.iter().map(|path| Metadata::path(path)).collect()
 }
@@ -126,7 +127,13 @@ async fn publication(
     body: axum::body::Body,
 ) -> Result<Answer, Answer> {
     let (service, policy) = (&site.service, &site.policy);
-    let principal = api::publisher(service, policy, request).await?;
+    let principal = match api::publisher(service, policy, request).await {
+        Ok(principal) => principal,
+        Err(refusal) => {
+            drain(body).await;
+            return Err(refusal);
+        }
+    };
     let body = read(body, service.max_request_body).await?;
     Ok(api::publish(service, policy, request, &body, &principal).await)
 }
@@ -151,6 +158,15 @@ fn respond(result: Result<api::Accepted, Answer>, service: &api::Service) -> Res
 
 /// How long a client may take to send a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Takes in what little a client sends along with a request that is refused: some never see the
+/// answer if it comes while they are still sending.
+async fn drain(body: axum::body::Body) {
+    const LITTLE: usize = 64 * 1024;
+    const MOMENT: Duration = Duration::from_secs(1);
+    // Whatever comes of it, the answer is the same.
+    let _ = tokio::time::timeout(MOMENT, Limited::new(body, LITTLE).collect()).await;
+}
 
 async fn read(body: axum::body::Body, limit: usize) -> Result<Bytes, Answer> {
     let body = Limited::new(body, limit).collect();

@@ -18,7 +18,7 @@ const EXPRESSION: usize = 256 * 1024;
 
 /// An expression that is matched against whole texts.
 #[derive(Debug)]
-pub(super) struct Automaton(dense::DFA<Vec<u32>>);
+pub(super) struct Automaton(Box<dense::DFA<Vec<u32>>>);
 
 impl Automaton {
     /// Builds the automaton of an expression; `None` if it is malformed or too complex.
@@ -36,7 +36,7 @@ impl Automaton {
             .nfa_size_limit(Some(EXPRESSION));
         let mut builder = dense::Builder::new();
         builder.configure(config).syntax(syntax).thompson(nfa);
-        builder.build(&format!("\\A(?:{expression})\\z")).ok().map(Self)
+        builder.build(&format!("\\A(?:{expression})\\z")).ok().map(Box::new).map(Self)
     }
 
     /// Whether the expression matches all of a text.
