@@ -2,7 +2,7 @@
 
 /// Shapes of patterns that bring backtracking engines to their knees, as a beginning, a part to
 /// repeat, and an end.
-pub const SHAPES: [(&str, &str, &str); 12] = [
+pub(crate) const SHAPES: [(&str, &str, &str); 12] = [
     ("/((?:(?:a*)*)*", "(?:[ab]*)*", "[bc])"),
     ("/((?:a|aa|aaa)+", "(?:a|aa)+", "[bc])"),
     ("/", "*a", "*"),
@@ -18,7 +18,7 @@ pub const SHAPES: [(&str, &str, &str); 12] = [
 ];
 
 /// Topics of 4 KiB that nearly match; the last one has no period that a cache could learn.
-pub fn topics() -> [String; 4] {
+pub(crate) fn topics() -> [String; 4] {
     let fill = |part: &str| {
         let mut topic = "https://hub.example/".to_owned();
         topic.push_str(&part.repeat((4096 - topic.len()) / part.len()));
@@ -35,7 +35,7 @@ pub fn topics() -> [String; 4] {
 }
 
 /// The pattern of a shape with so many parts. Names are numbered, as no two may be the same.
-pub fn pattern(shape: (&str, &str, &str), parts: usize) -> String {
+pub(crate) fn pattern(shape: (&str, &str, &str), parts: usize) -> String {
     let (start, part, end) = shape;
     let numbered = |n: usize| part.replace(":n_", &format!(":n{n}_"));
     format!("https://hub.example{start}{}{end}", (0..parts).map(numbered).collect::<String>())
