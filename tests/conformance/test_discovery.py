@@ -71,6 +71,13 @@ class TestCors:
         assert "Access-Control-Allow-Credentials" not in headers
         assert headers.get("Access-Control-Allow-Origin") != origin
 
+    def test_a_star_never_goes_with_credentials(self, hub, subscribe):
+        cookie = f"__Secure-mercure_access_token={hub.subscriber()}"
+        params = [("match", fresh())]
+        headers = subscribe(params, Origin="https://evil.example", Cookie=cookie).headers
+        allowed = headers.get("Access-Control-Allow-Origin")
+        assert allowed is None or "Access-Control-Allow-Credentials" not in headers
+
     def test_refusals_carry_the_fields_as_well(self, hub, cors_origin):
         with hub.open("", Origin=cors_origin) as response:
             assert response.status_code == 400

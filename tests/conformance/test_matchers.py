@@ -75,6 +75,12 @@ def test_exact_knows_no_patterns(selects):
         ("http{s}?://example.com/a", "http://example.com/a", True),
         ("https://example.com/a/../b", "https://example.com/b", True),
         ("urn\\::rest*", "urn:a:b", True),
+        ("https://[\\:\\:1]/:id", "https://[::1]/1", True),
+        ("https://example.com/a#:part", "https://example.com/a#b", True),
+        ("https://example.com/é", "https://example.com/%C3%A9", True),
+        ("https://example.com:*/a", "https://example.com:8080/a", True),
+        ("https://example.com/x[:id]", "https://example.com/x[1]", True),
+        ("https://example.com/:id(aB)", "https://example.com/ab", False),
     ],
 )
 def test_url_patterns_follow_the_standard(selects, pattern, topic, expected):
@@ -90,6 +96,7 @@ def test_relative_patterns_and_topics_are_resolved_against_the_hub(hub, selects)
 
 @pytest.mark.parametrize("topic", ["http://[", "https://exa mple.com/"])
 def test_a_topic_that_is_no_url_matches_no_pattern(selects, topic):
+    assert selects("match_urlpattern", "*://*:*/*", "https://example.com/"), "others do"
     assert not selects("match_urlpattern", "*://*:*/*", topic)
 
 

@@ -185,8 +185,10 @@ def test_a_body_that_is_too_large_is_413(hub):
         assert status(replace(hub, client=client), body) == 413
 
 
-def test_an_overlong_id_is_413(hub):
-    assert status(hub, f"topic=a&id={'x' * 100_000}") == 413
+@pytest.mark.parametrize("field", ["topic", "id", "type"])
+def test_an_overlong_field_is_413(hub, field):
+    topic = "" if field == "topic" else "topic=a&"
+    assert status(hub, f"{topic}{field}={'x' * 100_000}") == 413
 
 
 def test_too_many_topics_are_413(hub):

@@ -68,9 +68,13 @@ def test_the_query_is_parsed_as_a_form(hub, subscribe):
         "match="
         + topic.replace("+", "%2B").replace(" ", "+").replace("&", "%26").replace("=", "%3D")
     )
+    raw = fresh("a;b%zz,c?d/")
+    loose = subscribe(f"&&match={raw.replace('%', '%25')}&=&match=other%zz&")
     hub.publish(topic, "hello")
+    hub.publish(raw, "raw")
     assert stream.data() == "hello"
     assert plus.data() == "hello"
+    assert loose.data() == "raw"
 
 
 MISSPELLED = "match_foo MATCH Match matches match_Exact match_EXACT MATCH_urlpattern match-exact"
