@@ -10,11 +10,15 @@ fn hub() -> HubUrl {
     HubUrl::parse("https://hub.example/.well-known/mercure").expect("hub URL")
 }
 
-/// The fastest of some runs: what it costs without what else the machine does.
 #[expect(clippy::disallowed_methods, reason = "this measures time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// The fastest of some runs: what it costs without what else the machine does.
 fn fastest(mut run: impl FnMut()) -> Duration {
     let once = |_| {
-        let start = Instant::now();
+        let start = now();
         run();
         start.elapsed()
     };
@@ -52,4 +56,23 @@ fn the_worst_patterns_are_evaluated_in_less_than_a_millisecond() {
         }
     }
     assert!(evaluated >= 30, "hardly any is refused: {evaluated}");
+}
+
+/// Accepted or refused, a pattern is built within milliseconds (in a bad moment of the machine, more).
+#[test]
+fn the_worst_patterns_are_built_or_refused_quickly() {
+    let limit = Duration::from_millis(if cfg!(debug_assertions) { 2000 } else { 100 });
+    let (hub, limits) = (hub(), Limits::default());
+    for shape in worst::SHAPES {
+        for kind in [MatcherType::UrlPattern, MatcherType::Selector] {
+            for parts in [1, 2, 5, 10, 20, 40, 80, 160, 500] {
+                let pattern = worst::pattern(shape, parts);
+                let start = now();
+                let built = Matcher::parse(kind, &pattern, &hub, &limits).is_ok();
+                let took = now() - start;
+                println!("{took:?} built {built} {parts} x {shape:?} as {kind:?}");
+                assert!(took < limit, "{took:?}: {parts} x {shape:?} as {kind:?}");
+            }
+        }
+    }
 }

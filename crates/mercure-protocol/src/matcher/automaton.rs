@@ -9,12 +9,18 @@ use regex_automata::nfa::thompson::{self, WhichCaptures};
 use regex_automata::util::syntax;
 use regex_automata::{Anchored, Input, MatchKind};
 
-/// Bound on a finished automaton, in bytes.
-const SIZE: usize = 128 * 1024;
-/// Bound on what building one takes meanwhile, in bytes.
-const BUILDING: usize = 512 * 1024;
-/// Bound on the expression in the form it is built from, in bytes.
-const EXPRESSION: usize = 256 * 1024;
+/// Bounds of building, in bytes: what the expression takes, what is finished, and what is needed
+/// meanwhile. They bound the time as well, which is what a hostile subscription would take.
+struct Bounds {
+    expression: usize,
+    finished: usize,
+    meanwhile: usize,
+}
+
+const ASCII: Bounds = Bounds { expression: 32 * 1024, finished: 32 * 1024, meanwhile: 128 * 1024 };
+/// Unicode's classes are large.
+const UNICODE: Bounds =
+    Bounds { expression: 256 * 1024, finished: 128 * 1024, meanwhile: 256 * 1024 };
 
 /// An expression that is matched against whole texts.
 #[derive(Debug)]
@@ -24,16 +30,17 @@ impl Automaton {
     /// Builds the automaton of an expression; `None` if it is malformed or too complex.
     /// Expressions for text that is ASCII do without Unicode's classes, which are large.
     pub(super) fn build(expression: &str, unicode: bool) -> Option<Self> {
+        let bounds = if unicode { UNICODE } else { ASCII };
         let config = dense::Config::new()
             .start_kind(StartKind::Anchored)
             .match_kind(MatchKind::All)
-            .dfa_size_limit(Some(SIZE))
-            .determinize_size_limit(Some(BUILDING));
+            .dfa_size_limit(Some(bounds.finished))
+            .determinize_size_limit(Some(bounds.meanwhile));
         let syntax = syntax::Config::new().unicode(unicode).utf8(unicode);
         let nfa = thompson::Config::new()
             .utf8(unicode)
             .which_captures(WhichCaptures::None)
-            .nfa_size_limit(Some(EXPRESSION));
+            .nfa_size_limit(Some(bounds.expression));
         let mut builder = dense::Builder::new();
         builder.configure(config).syntax(syntax).thompson(nfa);
         builder.build(&format!("\\A(?:{expression})\\z")).ok().map(Box::new).map(Self)

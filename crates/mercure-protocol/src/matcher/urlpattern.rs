@@ -11,6 +11,7 @@ use std::panic::catch_unwind;
 use ::urlpattern::quirks::{self, InnerMatcher, StringOrInit, UrlPatternComponent};
 use ::urlpattern::regexp::RegExp;
 use ::urlpattern::{RegexSyntax, UrlPatternOptions};
+use regex_syntax::ParserBuilder;
 use url::Url;
 
 use super::automaton::Automaton;
@@ -116,9 +117,9 @@ impl Component {
 }
 
 fn compile(source: &str) -> Result<Automaton, Error> {
-    // A URL's components are ASCII, so Unicode classes would only cost.
-    Automaton::build(source, false)
-        .or_else(|| Automaton::build(source, true))
+    // A URL's components are ASCII, so Unicode classes would only cost; who asks for one gets it.
+    let ascii = ParserBuilder::new().unicode(false).utf8(false).build().parse(source).is_ok();
+    Automaton::build(source, !ascii)
         .ok_or_else(|| Error::invalid("topic matcher", "is malformed or too complex a URL pattern"))
 }
 
