@@ -266,7 +266,13 @@ def test_flask_mercure_sse_041_publishes_to_this_hub(hub):
         httpx.Client(timeout=20) as client,
         connect_sse(client, "GET", hub.address("0.x", "urn:watched")),
     ):
-        time.sleep(0.2)
+        reader = {"Authorization": f"Bearer {hub.token('0.x', subscribe=['*'])}"}
+
+        def is_told() -> bool:
+            answer = client.get(hub.url + "/subscriptions", headers=reader)
+            return bool(answer.json()["subscriptions"])
+
+        servers.wait_until(is_told, what="the subscription is told")
         command = [sys.executable, "-c", PEER, hub.url, KEY]
         run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr

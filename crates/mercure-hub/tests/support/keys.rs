@@ -67,7 +67,7 @@ pub fn status(hub: &TestHub, token: &str) -> u16 {
 /// Waits until a token is judged so: sets are fetched in the background at first.
 #[expect(clippy::disallowed_methods, reason = "what is fetched in the background tells nobody")]
 pub fn until(hub: &TestHub, token: &str, expected: u16) {
-    for _ in 0..200 {
+    for _ in 0..800 {
         if status(hub, token) == expected {
             return;
         }
