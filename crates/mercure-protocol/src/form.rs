@@ -31,8 +31,7 @@ pub(crate) fn parameters<'a>(
 ) -> impl Iterator<Item = (String, Result<Cow<'a, str>, Error>)> {
     input.split(|byte| *byte == b'&').filter(|piece| !piece.is_empty()).map(move |piece| {
         let (name, value) = split(piece);
-        let name = name.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte });
-        let name = percent_decode(&name.collect::<Vec<u8>>()).decode_utf8_lossy().into_owned();
+        let name = percent_decode(&spaced(name)).decode_utf8_lossy().into_owned();
         (name, decode(what, value))
     })
 }
@@ -44,12 +43,16 @@ fn split(piece: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
+/// A plus sign stands for a space.
+fn spaced(raw: &[u8]) -> Vec<u8> {
+    raw.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect()
+}
+
 fn decode<'a>(what: &'static str, raw: &'a [u8]) -> Result<Cow<'a, str>, Error> {
     let not_utf8 = || Error::invalid(what, "is not valid UTF-8 after percent-decoding");
     if !raw.iter().any(|byte| matches!(byte, b'%' | b'+')) {
         return std::str::from_utf8(raw).map(Cow::Borrowed).map_err(|_| not_utf8());
     }
-    let spaced: Vec<u8> = raw.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
-    let decoded = percent_decode(&spaced).collect::<Vec<u8>>();
+    let decoded = percent_decode(&spaced(raw)).collect::<Vec<u8>>();
     String::from_utf8(decoded).map(Cow::Owned).map_err(|_| not_utf8())
 }

@@ -11,16 +11,14 @@ use super::{Answer, Request, Service};
 use crate::auth::{Policy, Refusal};
 
 /// Answers a request for active subscriptions (section "Subscription API"). `path` is as the
-/// client wrote it, because it is the topic that its token must grant; `given` is an identity that
-/// the adapter vouches for.
+/// client wrote it, because it is the topic that its token must grant.
 pub async fn subscriptions(
     service: &Service,
     policy: &Policy,
     request: &Request,
     path: &str,
-    given: Option<Principal>,
 ) -> Answer {
-    let result = answer(service, policy, request, path, given).await;
+    let result = answer(service, policy, request, path).await;
     let mut answer = result.unwrap_or_else(|refusal| refusal);
     policy.origins.allow(request, &mut answer.headers);
     answer
@@ -31,18 +29,14 @@ async fn answer(
     policy: &Policy,
     request: &Request,
     path: &str,
-    given: Option<Principal>,
 ) -> Result<Answer, Answer> {
     let hub = &service.hub;
     let refused = |refusal| policy.refuse(refusal, request, hub.url());
     let parameter = policy.query_token(request);
-    let reader = match given {
-        Some(given) => given,
-        None => policy
-            .subscriber(request, parameter.as_deref(), hub.url(), &service.limits, hub.clock())
-            .await
-            .map_err(refused)?,
-    };
+    let reader = policy
+        .subscriber(request, parameter.as_deref(), hub.url(), &service.limits, hub.clock())
+        .await
+        .map_err(refused)?;
     let spoken = authorize(service, &reader, path).map_err(refused)?;
     // The cursor first: what changes after it is told by events after it.
     let head = hub.head().await.map_err(|error| Answer::transport_failed(&error))?;
@@ -53,11 +47,12 @@ async fn answer(
         .find_map(|form| Some((form, SubscriptionsPath::parse(path, form, hub.url())?)))
         .ok_or_else(not_found)?;
     let etag = format!("\"{generation:?}-{}-{version}\"", head.position.0);
-    let document = document(service, generation, &asked, path, cursor, &attendances);
-    let document = document.ok_or_else(not_found)?;
-    let mut answer = match is_known(request, &etag) {
+    let document = || document(service, generation, &asked, path, cursor, &attendances);
+    // A collection always exists, so one that is known is not built.
+    let exists = || !matches!(asked, SubscriptionsPath::One(..)) || document().is_some();
+    let mut answer = match is_known(request, &etag) && exists() {
         true => Answer::empty(304),
-        false => Answer::json(media_type(generation), &document),
+        false => Answer::json(media_type(generation), &document().ok_or_else(not_found)?),
     };
     answer.headers.extend([
         ("Link", subscriptions_link(&policy.url_for(request, hub.url()), cursor)),

@@ -99,11 +99,8 @@ impl KeySet {
         Ok(Self(vec![key]))
     }
 
-    /// A JWK or a JWK Set (RFC 7517).
-    ///
-    /// # Errors
-    /// If the document cannot be read, or none of its keys is usable.
-    pub fn json(document: &[u8], allowed: &Algorithms) -> Result<Self, KeyError> {
+    /// A JWK, or those keys of a JWK Set that can be used (RFC 7517); there may be none.
+    fn json(document: &[u8], allowed: &Algorithms) -> Result<Self, KeyError> {
         let unreadable = |what: &str| KeyError::Unreadable(format!("is not a valid {what}"));
         let value: serde_json::Value =
             serde_json::from_slice(document).map_err(|_| unreadable("JSON document"))?;
@@ -120,7 +117,8 @@ impl KeySet {
         Ok(Self(keys.collect()))
     }
 
-    /// A set that was fetched; one without usable keys revokes all. Symmetric keys do not count: what everybody can fetch is no secret.
+    /// A set that was fetched; one without usable keys revokes all. Symmetric keys do not count:
+    /// what everybody can fetch is no secret.
     pub(super) fn fetched(document: &[u8], allowed: &Algorithms) -> Result<Self, KeyError> {
         let asymmetric = |algorithm: &&Algorithm| !HMAC.contains(algorithm);
         let allowed: Vec<_> = allowed.iter().filter(asymmetric).copied().collect();

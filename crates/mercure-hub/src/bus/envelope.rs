@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
-
 use mercure_protocol::{Grants, Limits, Principal, Protocol};
 use serde::Deserialize;
 

@@ -3,7 +3,7 @@ use std::io::{IsTerminal as _, Read as _, Write as _};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use mercure_engine::Clock;
 use mercure_hub::auth::{ALGORITHMS, SigningKey};
-use mercure_hub::config::{SETTINGS, parse_duration};
+use mercure_hub::config::{SETTINGS, parse_duration, read_key};
 use serde_json::{Map, Value, json};
 
 use super::Usage;
@@ -51,13 +51,7 @@ pub(super) fn token(matches: &ArgMatches) -> anyhow::Result<()> {
     let claims = wanted.claims(Clock::system().unix_time())?;
     let text = |name: &str| matches.get_one::<String>(name);
     let secret = secret(text("key"), !wanted.publish.is_empty())?;
-    let secret = match secret.strip_prefix("file://") {
-        Some(path) => std::fs::read_to_string(path)
-            .map_err(|error| Usage(format!("the file of the key cannot be read: {error}")))?
-            .trim_end_matches(['\r', '\n'])
-            .to_owned(),
-        None => secret,
-    };
+    let secret = read_key(&secret).map_err(|error| Usage(format!("the key {error}")))?;
     let key = SigningKey::parse(&secret, text("alg").map_or("", String::as_str))
         .map_err(|error| Usage(format!("the key {error}")))?
         .named(text("kid").cloned());

@@ -20,6 +20,7 @@ use mercure_protocol::{Generation, HubUrl, Limits, Protocol};
 
 pub use self::layers::{Layers, Raw};
 pub use self::schema::{SETTINGS, Setting};
+pub use self::trust::read_key;
 use self::values::Reader;
 pub use self::values::parse_duration;
 use crate::api::Origins;

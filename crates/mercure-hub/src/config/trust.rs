@@ -113,12 +113,15 @@ fn keys(given: &Given<'_>, freshness: Freshness) -> Result<Option<Keys>, Wrong> 
 }
 
 /// A key itself, or the contents of the file that it names.
-fn read_key(key: &str) -> Result<String, String> {
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn read_key(key: &str) -> Result<String, String> {
     let Some(path) = key.strip_prefix("file://") else {
         return Ok(key.to_owned());
     };
     let text = std::fs::read_to_string(path)
-        .map_err(|error| format!("the file {path} cannot be read: {error}"))?;
+        .map_err(|error| format!("is in the file {path}, which cannot be read: {error}"))?;
     // An editor's or `openssl`'s line end is not part of a secret.
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }

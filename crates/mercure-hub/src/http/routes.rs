@@ -72,7 +72,7 @@ async fn subscriptions(State(site): State<Arc<Site>>, request: Request) -> Respo
             let (head, _) = request.into_parts();
             let (service, policy) = (&site.service, &site.policy);
             let (request, path) = (request_of(&head), head.uri.path());
-            response_of(api::subscriptions(service, policy, &request, path, None).await)
+            response_of(api::subscriptions(service, policy, &request, path).await)
         }
         "OPTIONS" => preflight(&site, request),
         _ => response_of(Answer::method_not_allowed("GET, HEAD, OPTIONS")),
