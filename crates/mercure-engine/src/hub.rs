@@ -221,6 +221,13 @@ impl Hub {
         self.shared.transport.head().await
     }
 
+    /// Where a subscriber begins that asks for what comes from now on: every update accepted before
+    /// is left out, and every later one is delivered, however busy the shards are.
+    #[must_use]
+    pub fn now(&self) -> From {
+        From::After(self.shared.window.head())
+    }
+
     /// Prepares to tell others that somebody subscribes; `None` if nobody is told.
     ///
     /// # Errors

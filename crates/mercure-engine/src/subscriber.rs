@@ -26,8 +26,8 @@ pub struct NewSubscriber {
     pub matchers: Vec<Matcher>,
     /// What private updates it may read; `None` for none.
     pub grants: Option<Arc<Grants>>,
-    /// Where it begins; `None` for "from now on".
-    pub from: Option<From>,
+    /// Where it begins; [`Hub::now`](crate::Hub::now) for "from now on".
+    pub from: From,
     /// Bytes to write before the first event: a response head, a `retry` field.
     pub preamble: Bytes,
     /// Its place among the hub's subscribers; see [`Hub::admit`](crate::Hub::admit).
@@ -118,9 +118,10 @@ pub(crate) enum Flow {
 
 impl Subscriber {
     pub(crate) fn new(new: NewSubscriber, generation: u32, now: Duration, at: Position) -> Self {
+        // What the shard has yet to dispatch is not news to whoever begins later than it stands.
         let (phase, marker) = match new.from {
-            None => (Phase::Live, at),
-            Some(from) => (Phase::CatchingUp(from), Position::START),
+            From::After(after) if after >= at => (Phase::Live, after),
+            from => (Phase::CatchingUp(from), Position::START),
         };
         Self {
             generation,

@@ -54,9 +54,27 @@ async fn private_events_reach_only_readers_with_a_grant() {
     // The same rules hold for replay.
     let mut replayed = Stream::attach(&hub, &["*"], |new| {
         new.grants = may_read(&["b"]);
-        new.from = Some(From::Oldest);
+        new.from = From::Oldest;
     });
     assert_eq!(replayed.take(2), ["2", "3"]);
+}
+
+/// Between a request and its stream, and between an acknowledgement and a shard's turn, others
+/// publish: neither may show.
+#[tokio::test(flavor = "multi_thread")]
+async fn from_now_on_is_the_moment_of_the_request() {
+    let hub = simple().await;
+    for round in 0..200 {
+        let id = hub.publish(&update("t", "before")).await.expect("publish");
+        let from = hub.now();
+        let last = LastEventId::parse(id.as_str()).expect("not empty");
+        assert_eq!(from, hub.resume(&last).await.expect("resume").from, "round {round}");
+        let behind_a_backlog = Stream::from(&hub, &["t"], hub.now());
+        hub.publish(&update("t", "after")).await.expect("publish");
+        for mut stream in [behind_a_backlog, Stream::from(&hub, &["t"], from)] {
+            assert_eq!(stream.take(1), ["after"], "round {round}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,7 +23,7 @@ async fn hub() -> Arc<Hub> {
 
 fn watch(hub: &Hub) -> Stream {
     Stream::attach(hub, &[EVENTS], |new| {
-        new.from = Some(From::Oldest);
+        new.from = From::Oldest;
         new.grants = may_read(&["*"]);
     })
 }

@@ -59,7 +59,7 @@ pub fn subscriber(hub: &Hub, outlet: Outlet, topics: &[&str]) -> NewSubscriber {
         outlet,
         matchers: topics.iter().map(|topic| selector(topic)).collect(),
         grants: None,
-        from: None,
+        from: hub.now(),
         preamble: Bytes::from_static(b":ok\n\n"),
         permit: hub.admit(None).expect("room"),
         present: None,
@@ -98,7 +98,7 @@ impl Stream {
     }
 
     pub fn from(hub: &Hub, topics: &[&str], from: From) -> Self {
-        Self::attach(hub, topics, |new| new.from = Some(from))
+        Self::attach(hub, topics, |new| new.from = from)
     }
 
     /// The next block (up to an empty line); `None` at the end of the stream.

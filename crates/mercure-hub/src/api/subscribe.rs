@@ -17,7 +17,7 @@ pub struct Accepted {
     pub headers: Vec<(&'static str, String)>,
     matchers: Vec<Matcher>,
     grants: Option<Arc<Grants>>,
-    from: Option<From>,
+    from: From,
     retry: Option<Bytes>,
     deadline: Option<Duration>,
     permit: Permit,
@@ -90,7 +90,7 @@ async fn accept(
         // What can read nothing private is not worth keeping.
         grants: asked.grants.filter(|grants| !grants.read_nothing()),
         present,
-        from: resume.map(|resume| resume.from),
+        from: resume.map_or_else(|| service.hub.now(), |resume| resume.from),
         retry,
         permit,
     })
