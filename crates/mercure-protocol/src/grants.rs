@@ -3,6 +3,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::limits::within;
+use crate::matcher::Compiler;
 use crate::{Error, HubUrl, Limits, Matcher, MatcherType, Protocol, Topic, TopicView};
 
 /// The `type` of an authorization detail that speaks of Mercure (section "Authorization Details").
@@ -40,11 +41,10 @@ impl Grants {
         limits: &Limits,
     ) -> Result<Self, Error> {
         within("number of grants", publish.len() + subscribe.len(), limits.grants)?;
-        let parse = |selectors: &[S]| {
-            selectors
-                .iter()
-                .map(|s| Matcher::parse(MatcherType::Selector, s.as_ref(), hub, limits))
-                .collect::<Result<Vec<_>, _>>()
+        let mut compiler = Compiler::new(hub, limits);
+        let mut parse = |selectors: &[S]| {
+            let parse = |s: &S| compiler.parse(MatcherType::Selector, s.as_ref());
+            selectors.iter().map(parse).collect::<Result<Vec<_>, _>>()
         };
         Ok(Self { publish: parse(publish)?, subscribe: parse(subscribe)?, payloads: Vec::new() })
     }
@@ -93,13 +93,14 @@ impl Grants {
             Some(_) => return Err(malformed("must be an array")),
         };
         let mut grants = Self::default();
+        let mut compiler = Compiler::new(hub, limits);
         for detail in details {
             let detail = detail.as_object().ok_or_else(|| malformed("must hold objects"))?;
             if detail.get("type").and_then(Value::as_str) != Some(DETAIL_TYPE) {
                 continue;
             }
             let actions = strings(detail.get("actions"))?;
-            let topics = topic_matchers(detail.get("topics"), hub, limits)?;
+            let topics = topic_matchers(detail.get("topics"), limits, &mut compiler)?;
             let payload = detail.get("payload");
             if payload.is_some_and(|payload| !payload.is_object()) {
                 return Err(malformed("payload must be an object"));
@@ -160,12 +161,10 @@ impl Grants {
         &self.subscribe
     }
 
-    /// How many of its matchers are compiled patterns.
+    /// What its patterns take compiled, in bytes; one that stands under both actions counts twice.
     #[must_use]
-    pub fn patterns(&self) -> usize {
-        let of_payloads = self.payloads.iter().flat_map(|rule| &rule.topics).flatten();
-        let all = self.publish.iter().chain(&self.subscribe).chain(of_payloads);
-        all.filter(|matcher| matcher.is_pattern()).count()
+    pub fn compiled_size(&self) -> usize {
+        self.publish.iter().chain(&self.subscribe).map(Matcher::size).sum()
     }
 
     /// Whether nothing private can ever be read with these grants.
@@ -219,8 +218,8 @@ fn strings(value: Option<&Value>) -> Result<Vec<&str>, Error> {
 
 fn topic_matchers(
     value: Option<&Value>,
-    hub: &HubUrl,
     limits: &Limits,
+    compiler: &mut Compiler<'_>,
 ) -> Result<Vec<Matcher>, Error> {
     let items = value.and_then(Value::as_array).filter(|items| !items.is_empty());
     let items = items.ok_or_else(|| malformed("topics must be a non-empty array"))?;
@@ -235,7 +234,7 @@ fn topic_matchers(
                 Some(kind) => kind.as_str().and_then(MatcherType::from_name),
             };
             let kind = kind.ok_or_else(|| malformed("match_type is not supported"))?;
-            Matcher::parse(kind, text, hub, limits)
+            compiler.parse(kind, text)
         })
         .collect()
 }

@@ -15,6 +15,8 @@ pub struct Limits {
     pub matchers: usize,
     /// Of these, how many may be patterns or templates: each is compiled.
     pub patterns: usize,
+    /// What the patterns of one subscription request, or of one token, take compiled, in bytes.
+    pub compiled: usize,
     /// Length of a topic matcher.
     pub matcher_length: usize,
     /// Topic matchers in one token, all grants together.
@@ -30,6 +32,7 @@ impl Default for Limits {
             type_length: 256,
             matchers: 1000,
             patterns: 100,
+            compiled: 2 * 1024 * 1024,
             matcher_length: 4096,
             grants: 10_000,
         }

@@ -2,6 +2,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use crate::limits::within;
+use crate::matcher::Compiler;
 use crate::{Error, HubUrl, LastEventId, Limits, Matcher, MatcherType, form};
 
 /// Which generations of the protocol a hub speaks.
@@ -79,8 +80,8 @@ impl SubscribeQuery {
         asked.retain(|matcher| seen.insert(matcher.clone()));
         let patterns = asked.iter().filter(|(kind, text)| is_pattern(*kind, text)).count();
         within("number of patterns", patterns, limits.patterns)?;
-        let compile =
-            |(kind, text): &(MatcherType, String)| Matcher::parse(*kind, text, hub, limits);
+        let mut compiler = Compiler::new(hub, limits);
+        let compile = |(kind, text): &(MatcherType, String)| compiler.parse(*kind, text);
         parsed.matchers = asked.iter().map(compile).collect::<Result<_, _>>()?;
         Ok(parsed)
     }

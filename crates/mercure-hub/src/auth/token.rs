@@ -252,6 +252,5 @@ fn check_times(claims: &Value, now: f64, generation: Generation) -> Result<Optio
 
 /// What a verified token costs to keep: compiled patterns weigh most.
 fn weight(token: &str, grants: &Grants) -> u64 {
-    const PATTERN: u64 = 32 * 1024;
-    token.len() as u64 * 2 + 256 + grants.patterns() as u64 * PATTERN
+    token.len() as u64 * 2 + 256 + grants.compiled_size() as u64
 }

@@ -194,6 +194,7 @@ fn limits(read: &mut Reader<'_>) -> Limits {
         type_length: read.size("max_type_length"),
         matchers: read.count("max_matchers"),
         patterns: read.count("max_patterns"),
+        compiled: read.size("max_patterns_size"),
         matcher_length: read.size("max_matcher_length"),
         grants: read.count("max_grants"),
     }

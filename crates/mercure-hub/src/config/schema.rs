@@ -181,6 +181,12 @@ pub static SETTINGS: &[Setting] = &[
         "COUNT",
         "Of these, how many may be URL patterns or URI templates",
     ),
+    setting(
+        "max_patterns_size",
+        "2MiB",
+        "SIZE",
+        "What the patterns of one subscription request, or of one token, take compiled",
+    ),
     setting("max_matcher_length", "4KiB", "SIZE", "Length of a topic matcher"),
     setting("max_grants", "10000", "COUNT", "Topic matchers in one token"),
     setting("transport", "memory://", "URL", "Keeper of the log: memory://"),

@@ -20,7 +20,9 @@ struct Bounds {
 const ASCII: Bounds = Bounds { expression: 32 * 1024, finished: 32 * 1024, meanwhile: 128 * 1024 };
 /// Unicode's classes are large.
 const UNICODE: Bounds =
-    Bounds { expression: 256 * 1024, finished: 128 * 1024, meanwhile: 256 * 1024 };
+    Bounds { expression: 128 * 1024, finished: 128 * 1024, meanwhile: 256 * 1024 };
+/// Longest expression that is looked at, in bytes: understanding one takes time as well.
+const LONGEST: usize = 16 * 1024;
 
 /// An expression that is matched against whole texts.
 #[derive(Debug)]
@@ -28,8 +30,12 @@ pub(super) struct Automaton(Box<dense::DFA<Vec<u32>>>);
 
 impl Automaton {
     /// Builds the automaton of an expression; `None` if it is malformed or too complex.
+    ///
     /// Expressions for text that is ASCII do without Unicode's classes, which are large.
     pub(super) fn build(expression: &str, unicode: bool) -> Option<Self> {
+        if expression.len() > LONGEST {
+            return None;
+        }
         let bounds = if unicode { UNICODE } else { ASCII };
         let config = dense::Config::new()
             .start_kind(StartKind::Anchored)
@@ -44,6 +50,11 @@ impl Automaton {
         let mut builder = dense::Builder::new();
         builder.configure(config).syntax(syntax).thompson(nfa);
         builder.build(&format!("\\A(?:{expression})\\z")).ok().map(Box::new).map(Self)
+    }
+
+    /// What it takes in memory, in bytes; what it took to build grows with it.
+    pub(super) fn size(&self) -> usize {
+        self.0.memory_usage()
     }
 
     /// Whether the expression matches all of a text.

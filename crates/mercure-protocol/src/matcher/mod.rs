@@ -1,6 +1,7 @@
 //! Topic matchers (1.0) and topic selectors (0.x): one type, one way to evaluate.
 
 mod automaton;
+mod compiler;
 mod template;
 mod urlpattern;
 
@@ -10,6 +11,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+pub(crate) use self::compiler::Compiler;
 use self::template::Template;
 use self::urlpattern::{UrlPattern, UrlView};
 use crate::limits::within;
@@ -129,6 +131,16 @@ impl Matcher {
     #[must_use]
     pub fn is_pattern(&self) -> bool {
         matches!(self.test, Test::Template(_) | Test::UrlPattern(_))
+    }
+
+    /// What its compiled form takes, in bytes; nothing for text that is compared.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match &self.test {
+            Test::Any | Test::Equal => 0,
+            Test::Template(template) => template.size(),
+            Test::UrlPattern(pattern) => pattern.size(),
+        }
     }
 
     /// The name of the 1.0 type that selects the same topics; `None` for a URI template, which

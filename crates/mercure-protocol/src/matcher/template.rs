@@ -39,6 +39,10 @@ impl Template {
         Ok(Some(Self { prefix: text[..prefix_end].into(), automaton }))
     }
 
+    pub(super) fn size(&self) -> usize {
+        self.automaton.size()
+    }
+
     pub(super) fn matches(&self, topic: &str) -> bool {
         self.automaton.matches(topic)
     }

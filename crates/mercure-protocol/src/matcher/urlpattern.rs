@@ -59,6 +59,14 @@ impl UrlPattern {
         Ok(Self { components: [a?, b?, c?, d?, e?, f?, g?, h?], prefix })
     }
 
+    pub(super) fn size(&self) -> usize {
+        let automata = self.components.iter().flatten().map(|component| match &component.inner {
+            Inner::Automaton(automaton) => automaton.size(),
+            Inner::Literal(_) | Inner::Wildcard { .. } => 0,
+        });
+        automata.sum()
+    }
+
     pub(super) fn matches(&self, url: &UrlView) -> bool {
         self.components
             .iter()
