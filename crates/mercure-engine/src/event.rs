@@ -19,6 +19,8 @@ pub struct Record {
     pub topics: Box<[Topic]>,
     /// Whether only subscribers with a grant may receive it.
     pub private: bool,
+    /// Whether the hub itself tells of a subscription; retention does not count such events.
+    pub of_subscription: bool,
     /// The server-sent event, framed once.
     pub frame: Bytes,
 }
@@ -31,8 +33,15 @@ impl Record {
             frame: frame(update, &id),
             topics: update.topics().into(),
             private: update.is_private(),
+            of_subscription: false,
             id,
         }
+    }
+
+    /// The same for an update by which the hub tells of a subscription.
+    #[must_use]
+    pub fn of_subscription(update: &Update, id: EventId) -> Self {
+        Self { of_subscription: true, ..Self::new(update, id) }
     }
 
     /// What the record costs in memory and on disk, about, in bytes.

@@ -36,6 +36,8 @@ pub struct Options {
     pub max_per_client: usize,
     /// Generations in which active subscriptions are told; none to tell nobody.
     pub subscriptions: Vec<Generation>,
+    /// Told of every event before its publisher is; must return at once.
+    pub observer: Option<Arc<dyn Tail>>,
     /// Changes of subscriptions that may wait for the transport before newcomers are turned away.
     pub max_untold: usize,
     /// Newest events kept at hand for the shards, beside what the transport keeps.
@@ -56,6 +58,7 @@ impl Options {
             max_subscribers: 100_000,
             max_per_client: 1000,
             subscriptions: Vec::new(),
+            observer: None,
             max_untold: 65_536,
             window_events: 65_536,
             window_bytes: 64 * 1024 * 1024,
@@ -213,6 +216,14 @@ impl Hub {
         })
     }
 
+    /// Whether the log holds an event with an id.
+    ///
+    /// # Errors
+    /// If the transport cannot be asked.
+    pub async fn holds(&self, id: &EventId) -> Result<bool, TransportError> {
+        Ok(self.shared.transport.locate(id.as_str()).await?.is_some())
+    }
+
     /// The newest event of the log.
     ///
     /// # Errors
@@ -337,6 +348,9 @@ struct Follower {
 
 impl Tail for Follower {
     fn on_event(&self, event: Arc<Event>) {
+        if let Some(observer) = &self.shared.options.observer {
+            observer.on_event(Arc::clone(&event));
+        }
         self.shared.window.push(event);
         self.shards.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(Notify::wake);
     }

@@ -11,7 +11,8 @@ use crate::transport::{Batch, From, Future, Head, ReadLimit, Tail, Transport, Tr
 /// How much history is kept; whichever bound is reached first drops the oldest events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retention {
-    /// Number of events.
+    /// Number of updates that publishers sent. Events that tell of subscriptions come on top: who
+    /// comes and goes must not push out what was published.
     pub events: usize,
     /// Age of the oldest; `None` for no bound.
     pub age: Option<Duration>,
@@ -39,6 +40,8 @@ struct Log {
     events: VecDeque<Stored>,
     ids: HashMap<EventId, Places>,
     bytes: usize,
+    /// How many of the events tell of subscriptions.
+    of_subscriptions: usize,
     head: Head,
     /// Every event up to here was dropped.
     dropped_through: Position,
@@ -112,6 +115,7 @@ impl Log {
         let position = Position(self.head.position.0 + 1);
         self.head = Head { position, id: Some(record.id.clone()) };
         self.bytes += record.size();
+        self.of_subscriptions += usize::from(record.of_subscription);
         self.ids
             .entry(record.id.clone())
             .and_modify(|places| places.push(position))
@@ -129,7 +133,8 @@ impl Log {
         while let Some(oldest) = self.events.front() {
             let expired =
                 retention.age.is_some_and(|age| now.saturating_sub(oldest.accepted_at) > age);
-            if !expired && self.events.len() <= retention.events && self.bytes <= retention.bytes {
+            let published = self.events.len() - self.of_subscriptions;
+            if !expired && published <= retention.events && self.bytes <= retention.bytes {
                 break;
             }
             self.drop_oldest();
@@ -141,6 +146,7 @@ impl Log {
             return;
         };
         self.bytes -= event.record.size();
+        self.of_subscriptions -= usize::from(event.record.of_subscription);
         self.dropped_through = event.position;
         if let Some(places) = self.ids.get_mut(&event.record.id)
             && places.forget_first()

@@ -156,7 +156,7 @@ impl Presence {
 
     async fn append(&self, shared: &Shared, update: &Update) {
         let id = EventId::from_random(*uuid::Uuid::new_v4().as_bytes());
-        let record = Record::new(update, id);
+        let record = Record::of_subscription(update, id);
         while let Err(error) = shared.transport.append(record.clone()).await {
             tracing::warn!(%error, "a change of subscriptions could not be told yet");
             if self.closed.load(Ordering::Acquire) {

@@ -56,6 +56,24 @@ async fn a_subscription_is_told_when_it_begins_and_when_it_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_comes_and_goes_pushes_nothing_out_of_the_history() {
+    let clock = Clock::system();
+    let retention = Retention { events: 3, ..Retention::default() };
+    let hub = start(memory(retention, &clock), telling(), clock).await;
+    for data in ["1", "2", "3", "4"] {
+        hub.publish(&update("t", data)).await.expect("publish");
+    }
+    let mut watcher = watch(&hub);
+    for _ in 0..20 {
+        drop(subscribe(&hub, &["a"]));
+    }
+    assert_eq!(watcher.take(40).len(), 40);
+    assert_eq!(Stream::from(&hub, &["t"], From::Oldest).take(3), ["2", "3", "4"]);
+    hub.publish(&update("t", "5")).await.expect("publish");
+    assert_eq!(Stream::from(&hub, &["t"], From::Oldest).take(3), ["3", "4", "5"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_asked_for_twice_is_told_once() {
     let hub = hub().await;
     let mut watcher = watch(&hub);

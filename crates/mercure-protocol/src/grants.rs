@@ -67,12 +67,18 @@ impl Grants {
             Some(_) => Err(Error::invalid("mercure claim", "publish and subscribe must be arrays")),
         };
         let (publish, subscribe) = (selectors("publish")?, selectors("subscribe")?);
-        let mut grants = Self::from_selectors(&publish, &subscribe, hub, limits)?;
-        if let Some(payload) = claim.get("payload").filter(|payload| !payload.is_null()) {
-            let payload = Some(Arc::new(payload.clone()));
-            grants.payloads.push(PayloadRule { topics: None, payload });
+        let grants = Self::from_selectors(&publish, &subscribe, hub, limits)?;
+        Ok(grants.with_payload(claim.get("payload").cloned()))
+    }
+
+    /// The same grants, with what is told of the subscriber in every subscription; null for
+    /// nothing.
+    #[must_use]
+    pub fn with_payload(mut self, payload: Option<Value>) -> Self {
+        if let Some(payload) = payload.filter(|payload| !payload.is_null()) {
+            self.payloads.push(PayloadRule { topics: None, payload: Some(Arc::new(payload)) });
         }
-        Ok(grants)
+        self
     }
 
     /// Whether claims hold the `mercure` claim of 0.x.

@@ -16,7 +16,7 @@ use mercure_protocol::Limits;
 pub use self::cors::Origins;
 pub use self::message::{Answer, Headers, Request};
 pub use self::metadata::metadata;
-pub use self::publish::{publish, publisher};
+pub use self::publish::{publish, publish_once, publisher};
 pub use self::subscribe::{Accepted, poll, subscribe};
 pub use self::subscriptions::subscriptions;
 use crate::auth::Policy;

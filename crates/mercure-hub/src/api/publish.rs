@@ -43,6 +43,23 @@ pub async fn publish(
     answer
 }
 
+/// Publishes an update of the application, which may have been published before, under the same
+/// id: then it is not repeated.
+pub async fn publish_once(service: &Service, body: &[u8]) -> Answer {
+    let hub = &service.hub;
+    if let Ok(update) = Update::from_form(body, hub.url(), &service.limits)
+        && let Some(id) = update.id()
+    {
+        match hub.holds(id).await {
+            Ok(true) => return Answer::published(id.to_string()),
+            Ok(false) => {}
+            Err(error) => return Answer::transport_failed(&error),
+        }
+    }
+    let (policy, request) = (Policy::closed(), Request::default());
+    publish(service, &policy, &request, body, &Principal::Application).await
+}
+
 async fn accept(
     service: &Service,
     policy: &Policy,

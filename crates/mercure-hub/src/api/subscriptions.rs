@@ -11,14 +11,16 @@ use super::{Answer, Request, Service};
 use crate::auth::{Policy, Refusal};
 
 /// Answers a request for active subscriptions (section "Subscription API"). `path` is as the
-/// client wrote it, because it is the topic that its token must grant.
+/// client wrote it, because it is the topic that its token must grant. `given` is an identity that
+/// the adapter vouches for.
 pub async fn subscriptions(
     service: &Service,
     policy: &Policy,
     request: &Request,
     path: &str,
+    given: Option<Principal>,
 ) -> Answer {
-    let result = answer(service, policy, request, path).await;
+    let result = answer(service, policy, request, path, given).await;
     let mut answer = result.unwrap_or_else(|refusal| refusal);
     policy.origins.allow(request, &mut answer.headers);
     answer
@@ -29,14 +31,19 @@ async fn answer(
     policy: &Policy,
     request: &Request,
     path: &str,
+    given: Option<Principal>,
 ) -> Result<Answer, Answer> {
     let hub = &service.hub;
     let refused = |refusal| policy.refuse(refusal, request, hub.url());
     let parameter = policy.query_token(request);
-    let reader = policy
-        .subscriber(request, parameter.as_deref(), hub.url(), &service.limits, hub.clock())
-        .await
-        .map_err(refused)?;
+    let reader = match given {
+        Some(reader) => Ok(reader),
+        None => {
+            let (limits, clock) = (&service.limits, hub.clock());
+            policy.subscriber(request, parameter.as_deref(), hub.url(), limits, clock).await
+        }
+    };
+    let reader = reader.map_err(refused)?;
     let spoken = authorize(service, &reader, path).map_err(refused)?;
     // The cursor first: what changes after it is told by events after it.
     let head = hub.head().await.map_err(|error| Answer::transport_failed(&error))?;

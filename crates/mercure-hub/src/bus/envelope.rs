@@ -7,6 +7,7 @@ use std::time::Duration;
 use jsonwebtoken::Algorithm;
 use mercure_protocol::{Grants, Limits, Principal, Protocol};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::api::{self, Accepted, Answer, Headers, Origins, Request, Service};
 use crate::auth::{KeySet, Keys, Policy, Refusal, Roles, Trust};
@@ -21,6 +22,9 @@ pub(super) struct Envelope {
     headers: Vec<(String, String)>,
     #[serde(default)]
     body: String,
+    /// What is asked for below the hub's URL.
+    #[serde(default)]
+    path: String,
     policy: PolicySpec,
     /// What the application grants to a client that presents no token.
     #[serde(default)]
@@ -47,6 +51,9 @@ struct GrantsSpec {
     publish: Vec<String>,
     #[serde(default)]
     subscribe: Vec<String>,
+    /// What is told of the subscriber.
+    #[serde(default)]
+    payload: Option<Value>,
     #[serde(default)]
     expires_at: Option<u64>,
 }
@@ -56,6 +63,7 @@ struct GrantsSpec {
 pub(crate) struct Relayed {
     request: Request,
     body: Vec<u8>,
+    path: String,
     policy: Policy,
     given: Option<Principal>,
 }
@@ -91,6 +99,11 @@ impl Relayed {
         api::subscribe(service, &self.policy, &self.request, self.given).await
     }
 
+    pub(crate) async fn subscriptions(self, service: &Service) -> Answer {
+        let path = format!("{}{}", service.hub.url().path(), self.path);
+        api::subscriptions(service, &self.policy, &self.request, &path, self.given).await
+    }
+
     pub(crate) async fn poll(self, service: &Service, interval: Duration) -> Answer {
         api::poll(service, &self.policy, &self.request, self.given, interval).await
     }
@@ -106,7 +119,7 @@ impl Envelope {
         let policy = self.policy.policy()?;
         let grants = self.grants.filter(|_| !policy.finds_token(&request));
         let given = grants.map(|grants| grants.principal(service)).transpose()?;
-        Ok(Relayed { body: bytes_of(&self.body), request, policy, given })
+        Ok(Relayed { body: bytes_of(&self.body), path: self.path, request, policy, given })
     }
 }
 
@@ -140,7 +153,7 @@ impl GrantsSpec {
         let limits: &Limits = &service.limits;
         let grants =
             Grants::from_selectors(&self.publish, &self.subscribe, service.hub.url(), limits);
-        let grants = grants.map_err(|error| error.to_string())?;
+        let grants = grants.map_err(|error| error.to_string())?.with_payload(self.payload);
         Ok(Principal::Granted {
             grants: Arc::new(grants),
             expires_at: self.expires_at,

@@ -10,6 +10,7 @@ mod adopt;
 mod descriptors;
 mod envelope;
 mod handoff;
+mod head;
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use mercure_engine::{Clock, Hub, MemoryTransport, Options, Retention};
-use mercure_protocol::{HubUrl, Limits};
+use mercure_protocol::{Generation, HubUrl, Limits};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::geteuid;
 use serde_json::json;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub(crate) use self::envelope::Relayed;
+use self::head::HeadFile;
 use crate::api::{Answer, Service};
 use crate::http::{self, Bound, Connection};
 use crate::server::{Watch, accept_all, finish, stop_accepting, stopped};
@@ -53,6 +55,8 @@ pub struct CompanionOptions {
     pub poll_interval: Duration,
     /// What its memory keeps.
     pub retention: Retention,
+    /// Whether it tells who is subscribed.
+    pub subscriptions: bool,
 }
 
 /// Another companion holds the lock: not an error of this application.
@@ -115,7 +119,12 @@ impl Companion {
         // no origin that a page can have (it would count as the hub's own page).
         let hub_url = HubUrl::parse("http://companion.invalid/.well-known/mercure")?;
         let transport = MemoryTransport::new(options.retention.clone(), clock.clone());
+        let head = HeadFile::create(&options.directory).context("noting the newest event")?;
+        let told =
+            if options.subscriptions { vec![Generation::V1, Generation::V0] } else { vec![] };
         let engine = Options {
+            subscriptions: told,
+            observer: Some(Arc::new(head)),
             heartbeat: (!options.heartbeat.is_zero()).then_some(options.heartbeat),
             ..Options::new(hub_url).within(&options.retention)
         };

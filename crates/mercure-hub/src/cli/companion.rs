@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use mercure_engine::Retention;
 use mercure_hub::bus::{self, CompanionOptions};
 use mercure_hub::logging;
@@ -30,6 +30,7 @@ pub(super) fn command() -> Command {
         .arg(milliseconds("heartbeat", "15000"))
         .arg(milliseconds("retry", "1000"))
         .arg(milliseconds("poll-interval", "2000"))
+        .arg(Arg::new("subscriptions").long("subscriptions").action(ArgAction::SetTrue))
         .arg(
             Arg::new("history")
                 .long("history")
@@ -51,6 +52,7 @@ pub(super) fn companion(matches: &ArgMatches) -> anyhow::Result<()> {
         heartbeat: duration("heartbeat"),
         retry: duration("retry"),
         poll_interval: duration("poll-interval"),
+        subscriptions: matches.get_flag("subscriptions"),
         retention: Retention { events, ..Retention::default() },
     };
     run(async |stop| bus::run(options, stop).await)

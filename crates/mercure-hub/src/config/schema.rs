@@ -190,7 +190,12 @@ pub static SETTINGS: &[Setting] = &[
     setting("max_matcher_length", "4KiB", "SIZE", "Length of a topic matcher"),
     setting("max_grants", "10000", "COUNT", "Topic matchers in one token"),
     setting("transport", "memory://", "URL", "Keeper of the log: memory://"),
-    setting("history_size", "100000", "COUNT", "Events kept"),
+    setting(
+        "history_size",
+        "100000",
+        "COUNT",
+        "Updates kept; events that tell of subscriptions come on top",
+    ),
     setting("history_age", "0s", "DURATION", "Age of the oldest event kept; 0s for no bound"),
     setting("history_bytes", "256MiB", "SIZE", "Size of all events kept"),
     setting("log_format", "text", "text|json", "Form of log lines"),

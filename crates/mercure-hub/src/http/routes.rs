@@ -72,7 +72,7 @@ async fn subscriptions(State(site): State<Arc<Site>>, request: Request) -> Respo
             let (head, _) = request.into_parts();
             let (service, policy) = (&site.service, &site.policy);
             let (request, path) = (request_of(&head), head.uri.path());
-            response_of(api::subscriptions(service, policy, &request, path).await)
+            response_of(api::subscriptions(service, policy, &request, path, None).await)
         }
         "OPTIONS" => preflight(&site, request),
         _ => response_of(Answer::method_not_allowed("GET, HEAD, OPTIONS")),
@@ -183,8 +183,12 @@ async fn read(body: axum::body::Body, limit: usize) -> Result<Bytes, Answer> {
 pub(crate) fn bus(companion: Arc<Companion>) -> Router {
     Router::new()
         .route("/publish", post(bus_publish))
+        .route("/publish-once", post(bus_publish_once))
+        .route("/subscriptions", get(bus_subscriptions))
+        .route("/subscriptions/{*rest}", get(bus_subscriptions))
         .route("/relay/publish", post(relay_publish))
         .route("/relay/subscribe", post(relay_subscribe))
+        .route("/relay/subscriptions", post(relay_subscriptions))
         .route("/relay/poll", post(relay_poll))
         .route("/status", get(status))
         .route("/retire", post(retire))
@@ -200,6 +204,29 @@ async fn bus_publish(State(companion): Shared, request: Request) -> Response {
             let (policy, request) = (Policy::closed(), api::Request::default());
             api::publish(service, &policy, &request, &body, &Principal::Application).await
         }
+        Err(answer) => answer,
+    })
+}
+
+async fn bus_publish_once(State(companion): Shared, request: Request) -> Response {
+    let service = &companion.service;
+    response_of(match read(request.into_body(), service.max_request_body).await {
+        Ok(body) => api::publish_once(service, &body).await,
+        Err(answer) => answer,
+    })
+}
+
+async fn bus_subscriptions(State(companion): Shared, request: Request) -> Response {
+    let (head, _) = request.into_parts();
+    let (policy, application) = (Policy::closed(), Some(Principal::Application));
+    let (service, request) = (&companion.service, request_of(&head));
+    let path = format!("{}{}", service.hub.url().path(), head.uri.path());
+    response_of(api::subscriptions(service, &policy, &request, &path, application).await)
+}
+
+async fn relay_subscriptions(State(companion): Shared, request: Request) -> Response {
+    response_of(match relayed(request, &companion).await {
+        Ok(relayed) => relayed.subscriptions(&companion.service).await,
         Err(answer) => answer,
     })
 }
