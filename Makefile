@@ -9,7 +9,7 @@ HUB := target/release/mercure-hub
 RUST := Cargo.toml Cargo.lock $(shell find crates -name '*.rs' -o -name Cargo.toml)
 export MERCURE_HUB_BINARY := $(abspath $(HUB))
 
-.PHONY: run test tools test-rust test-python test-conformance lint fmt drill bench fuzz docs wheel clean help
+.PHONY: run test tools test-rust test-python test-compat test-conformance lint fmt drill bench fuzz docs wheel clean help
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -18,7 +18,7 @@ run: $(HUB) $(VENV)/.installed ## Run the chat example (PORT=8000)
 	@echo "The chat is at http://127.0.0.1:$(PORT) (Ctrl-C ends it)"
 	@cd examples/chat && exec ../../$(BIN)/gunicorn -w 2 -b 127.0.0.1:$(PORT) app:app
 
-test: lint test-rust test-conformance test-python ## Run every check and every test
+test: lint test-rust test-conformance test-compat test-python ## Run every check and every test
 
 tools: # What the tests drive, installed if need be and allowed
 	scripts/test-tools
@@ -31,6 +31,9 @@ test-python: $(HUB) $(VENV)/.tests $(VENV)/peers tests/clients/node_modules ## R
 
 test-conformance: $(HUB) $(VENV)/.tests ## Judge the hub, or another one: JUDGE="--hub-url https://… --publisher-key …"
 	$(BIN)/pytest tests/conformance --quiet $(JUDGE)
+
+test-compat: $(HUB) $(VENV)/.tests ## Check the documented interface of the releases before this one
+	$(BIN)/pytest tests/compat --quiet
 
 lint: $(VENV)/.tests ## Check format, lints, types and the import rules
 	cargo fmt --all --check

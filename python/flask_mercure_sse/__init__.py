@@ -14,8 +14,12 @@ from .errors import (
     MercureError,
     PublishError,
 )
-from .extension import MercureSSE, mercure_hub_url, mercure_publish
+from .extension import MercureSSE, mercure_publish, publish_signal
+from .publishing import Publisher
+from .signals import publish_failed, update_published
 from .state import MercureSSEState
+from .templates import mercure_authentified_hub_url, mercure_hub_url, mercure_subscriber_jwt
+from .topics import as_topic, subscription_topic
 
 try:
     __version__ = version("flask-mercure-sse")
@@ -31,7 +35,15 @@ __all__ = [
     "MercureSSE",
     "MercureSSEState",
     "PublishError",
+    "Publisher",
     "__version__",
+    "as_topic",
+    "mercure_authentified_hub_url",
     "mercure_hub_url",
     "mercure_publish",
+    "mercure_subscriber_jwt",
+    "publish_failed",
+    "publish_signal",
+    "subscription_topic",
+    "update_published",
 ]

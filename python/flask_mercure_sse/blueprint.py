@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable
 from typing import Any, cast
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from flask import Blueprint, Response, current_app, request, session
 
@@ -21,10 +21,12 @@ hub_blueprint = Blueprint("mercure_hub", __name__)
 
 #: The parts of a client's request that the companion looks at.
 _RELAYED = (
+    "Accept",
     "Authorization",
     "Content-Type",
     "Cookie",
     "Host",
+    "If-None-Match",
     "Last-Event-ID",
     "Origin",
     "Referer",
@@ -69,6 +71,27 @@ def publish() -> Response:
     except HubUnavailable as error:
         return _unavailable(state, error)
     return _response(verdict)
+
+
+@hub_blueprint.get(f"{HUB_PATH}/subscriptions")
+@hub_blueprint.get(f"{HUB_PATH}/subscriptions/<path:rest>")
+def subscriptions(rest: str = "") -> Response:
+    """Serves the subscription API."""
+    state = _state()
+    path = _path_as_written() or f"/subscriptions{rest and '/'}{quote(rest)}"
+    try:
+        return _response(
+            state.companion().relay("subscriptions", {**_envelope(state), "path": path})
+        )
+    except HubUnavailable as error:
+        return _unavailable(state, error)
+
+
+def _path_as_written() -> str | None:
+    """The path below the hub's URL, not decoded: a topic in it may hold an encoded slash."""
+    written = str(request.environ.get("RAW_URI") or request.environ.get("REQUEST_URI") or "")
+    _, found, below = written.partition("?")[0].partition(f"{HUB_PATH}/subscriptions")
+    return f"/subscriptions{below}" if found else None
 
 
 def _form() -> bytes:
@@ -157,15 +180,15 @@ def _poll(state: MercureSSEState, envelope: dict[str, Any]) -> Response:
 def _envelope(state: MercureSSEState) -> dict[str, Any]:
     headers = [(name, request.headers[name]) for name in _RELAYED if name in request.headers]
     query = request.environ.get("QUERY_STRING", "")
-    granted = _granted(state.settings.token_lifetime)
+    granted = _granted(state)
     return {"query": query, "headers": headers, "policy": state.policy(), "grants": granted}
 
 
-def _granted(lifetime: int) -> dict[str, Any] | None:
+def _granted(state: MercureSSEState) -> dict[str, Any] | None:
     """What ``set_authz_session`` has put into the session.
 
-    :param lifetime: seconds until the stream ends and the browser comes back, to be judged by
-        what the session holds then: a logout takes effect within this time.
+    The stream ends with the lifetime of a token, and the browser comes back, to be judged by what
+    the session holds then: a logout takes effect within this time.
     """
     granted = session.get("mercure")
     if not isinstance(granted, dict):
@@ -174,7 +197,11 @@ def _granted(lifetime: int) -> dict[str, Any] | None:
         action: [str(topic) for topic in granted.get(action) or ()]
         for action in ("publish", "subscribe")
     }
-    return {**topics, "expires_at": int(time.time()) + lifetime}
+    return {
+        **topics,
+        "payload": state.instance.payload_of(topics["subscribe"]),
+        "expires_at": int(time.time()) + state.settings.token_lifetime,
+    }
 
 
 def _response(verdict: Verdict) -> Response:

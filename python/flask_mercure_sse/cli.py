@@ -67,10 +67,18 @@ def publish(
     """Publish DATA to TOPIC and print the event's id."""
     state = _state()
     result = _run(
-        lambda: state.instance.publish(topic, data, private, event_id, event_type, retry, jwt, hub)
+        lambda: state.instance.publish(
+            topic,
+            data,
+            private,
+            event_id,
+            event_type,
+            retry,
+            jwt,
+            hub,
+            on_failure="raise",
+        )
     )
-    if result is None:
-        raise click.ClickException("the update was not published; the log says why")
     click.echo(result)
 
 

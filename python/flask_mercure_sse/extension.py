@@ -1,35 +1,37 @@
-"""The extension object, and the functions that templates and views use."""
+"""The extension object."""
 
 from __future__ import annotations
 
 import weakref
-from typing import Any, cast
-from urllib.parse import quote, urlencode, urlsplit
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from flask import (
     Flask,
-    Response,
-    current_app,
     has_app_context,
     has_request_context,
-    request,
-    session,
-    url_for,
+    render_template,
+    request_started,
 )
-from markupsafe import Markup
 
-from . import discovery, external, tokens, updates
+from . import signals, templates
+from .addresses import note_cursor
+from .authorization import Authorization
 from .blueprint import hub_blueprint
 from .cli import mercure_cli
-from .errors import ConfigurationError, HubRefused, HubUnavailable, InvalidUpdate, PublishError
-from .settings import HUB_PATH, Settings
-from .state import MercureSSEState
-from .updates import Topics
+from .errors import ConfigurationError
+from .publishing import OnFailure, Publisher
+from .settings import Settings
+from .state import KEY, MercureSSEState
+from .subscriptions import Subscriptions
+from .topics import Topics
+from .updates import Update
 
-_KEY = "mercure_sse"
+if TYPE_CHECKING:
+    from blinker import NamedSignal
 
 
-class MercureSSE:
+class MercureSSE(Authorization, Subscriptions):
     """Adds a Mercure hub to a Flask application.
 
     Use ``MercureSSE(app)``, or ``MercureSSE()`` and ``init_app(app)`` in a factory. Arguments are
@@ -38,9 +40,7 @@ class MercureSSE:
     """
 
     def __init__(self, app: Flask | None = None, **options: Any) -> None:
-        # For calls outside an application context, as in module-level code. Weak, so that an
-        # application of a test can go.
-        self._app: weakref.ref[Flask] | None = None
+        super().__init__()
         if app is not None:
             self._app = weakref.ref(app)
             self.init_app(app, **options)
@@ -55,288 +55,216 @@ class MercureSSE:
             others of the configuration table.
         :raises ConfigurationError: for a value of the wrong kind, or if it was set up already.
         """
-        if _KEY in app.extensions:
+        if KEY in app.extensions:
             raise ConfigurationError("this application has a MercureSSE extension already")
-        settings = Settings.read(app.config, options, app_name=app.name, logger=app.logger)
-        state = MercureSSEState(self, settings, app)
-        app.extensions[_KEY] = app.extensions["mercure"] = state
-        app.jinja_env.globals.update(
-            mercure_hub_url=mercure_hub_url,
-            mercure_subscriber_jwt=mercure_subscriber_jwt,
+        settings = Settings.read(
+            app.config,
+            options,
+            app_name=app.name,
+            development=app.debug or app.testing,
+            logger=app.logger,
         )
+        state = MercureSSEState(self, settings, app)
+        app.extensions[KEY] = app.extensions["mercure"] = state
+        app.jinja_env.globals.update(templates.GLOBALS)
         if not settings.is_external:
             app.register_blueprint(hub_blueprint)
+            if settings.url_cursor:
+                request_started.connect(note_cursor, app)
             state.join_if_running()
         app.cli.add_command(mercure_cli)
-
-    @property
-    def state(self) -> MercureSSEState:
-        """The state in the current application, or in the one the extension was made with.
-
-        :raises ConfigurationError: if there is no application, or it was not set up.
-        """
-        app = current_app if has_app_context() else self._app() if self._app else None
-        if app is None:
-            raise ConfigurationError(
-                "there is no application: use `with app.app_context():`, or MercureSSE(app)"
-            )
-        state = app.extensions.get(_KEY)
-        if state is None:
-            raise ConfigurationError("this application was not set up: call init_app(app)")
-        return cast(MercureSSEState, state)
 
     # -- publishing -------------------------------------------------------------------------
 
     def publish(
         self,
         topic: Topics,
-        data: Any = "",
+        data: Any = None,
         private: bool = False,
         id: str | None = None,
-        type: str | None = None,
+        type: str | bool | None = None,
         retry: int | None = None,
         jwt: str | None = None,
         hub_url: str | None = None,
+        *,
+        on_failure: OnFailure | None = None,
     ) -> str | None:
         """Publishes an update to everybody who listens to its topic.
 
-        :param topic: the topic, or a list: the canonical topic and alternate ones.
+        In a request, waits no longer than ``MERCURE_PUBLISH_WAIT`` for the hub, unless failures
+        shall be raised; the update goes on in the background then.
+
+        :param topic: the topic, or a list: the canonical topic and alternate ones. Alone, an object
+            that tells its topic and data; see ``docs/flask.md``.
         :param data: the payload; text as it is, bytes as UTF-8, anything else as JSON.
         :param private: only for subscribers that were granted one of the topics.
-        :param id: the event's id; the hub makes one by default.
-        :param type: the event's type, for ``addEventListener``.
+        :param id: the event's id; a new one by default.
+        :param type: the event's type, for ``addEventListener``; ``True`` for the topic.
         :param retry: reconnection time for browsers, in milliseconds.
         :param jwt: token to publish with on an external hub.
         :param hub_url: external hub to publish to, instead of the configured one.
-        :returns: the event's id; ``None`` if publishing failed and ``MERCURE_ON_FAILURE`` is
-            ``"log"``.
+        :param on_failure: ``"raise"``, ``"log"`` or ``"spool"``, over ``MERCURE_ON_FAILURE``.
+        :returns: the event's id; ``None`` if publishing is known to have failed and was logged.
         :raises InvalidUpdate: if the update breaks a rule of the protocol.
         :raises ConfigurationError: if an external hub needs a token that is not configured.
-        :raises PublishError: if publishing failed and ``MERCURE_ON_FAILURE`` is ``"raise"``.
+        :raises PublishError: if publishing failed and shall be raised.
         """
-        state = self.state
-        try:
-            body = updates.form(topic, data, private=private, id=id, type=type, retry=retry)
-        except (TypeError, ValueError) as error:
-            raise InvalidUpdate(f"the update cannot be sent: {error}") from error
-        try:
-            return _publish(state, body, jwt, hub_url)
-        except (HubUnavailable, HubRefused) as error:
-            if state.settings.on_failure == "raise":
-                raise
-            state.logger.error("An update was not published: %s", error)
-            return None
+        update = self._update(topic, data, private, id, type, retry)
+        sending = self._sending(jwt, hub_url, on_failure)
+        return self.state.publisher.send(update, **sending)
 
-    def last_event_id(self) -> str | None:
-        """The id of the hub's newest event, to subscribe from: read it before the data that a page
-        shows, and no event between the two is lost.
-
-        ``earliest`` as long as there is none; ``None`` if the hub is an external one, which
-        cannot be asked, or cannot be reached.
-        """
-        state = self.state
-        if state.settings.is_external:
-            return None
-        try:
-            verdict = state.companion().request("GET", "/status")
-        except HubUnavailable as error:
-            state.logger.error("The Mercure hub is unavailable: %s", error)
-            return None
-        import json
-
-        found = json.loads(verdict.body)["last_event_id"]
-        return str(found) if found is not None else "earliest"
-
-    # -- addresses --------------------------------------------------------------------------
-
-    def hub_url(
+    async def apublish(
         self,
-        topics: Topics | None = None,
-        subscriber_jwt: str | None = None,
+        topic: Topics,
+        data: Any = None,
+        private: bool = False,
+        id: str | None = None,
+        type: str | bool | None = None,
+        retry: int | None = None,
         *,
-        last_event_id: str | None = None,
-    ) -> str:
-        """The address to subscribe at.
+        on_failure: OnFailure | None = None,
+    ) -> str | None:
+        """Publishes an update from an event loop, which goes on meanwhile; see :meth:`publish`."""
+        update = self._update(topic, data, private, id, type, retry)
+        return await self.state.publisher.asend(update, on_failure=on_failure)
 
-        :param topics: what to listen to: a topic or a list; URI templates and ``*`` work too.
-        :param subscriber_jwt: token to put into the address. A cookie or the session is safer.
-        :param last_event_id: where to begin; see :meth:`last_event_id`.
-        """
-        state = self.state
-        names = [] if topics is None else updates.topic_list(topics)
-        parameters = [("topic", topic) for topic in names]
-        if last_event_id is not None:
-            # Each generation reads its own name and ignores the other's.
-            parameters.append(("last_event_id", last_event_id))
-            parameters.append(("lastEventID", last_event_id))
-        if subscriber_jwt is not None:
-            parameters.append(("authorization", subscriber_jwt))
-        base = state.settings.public_hub_url or _own_path()
-        return f"{base}?{urlencode(parameters)}" if parameters else base
-
-    # -- authorization ----------------------------------------------------------------------
-
-    def add_link(
+    def publish_fragment(
         self,
-        response: Response,
-        topic: str | None = None,
+        template: str,
+        topic: Topics,
         *,
-        last_event_id: str | None = None,
-        content_type: str | None = None,
-        event_type: str | None = None,
-    ) -> Response:
-        """Adds the ``Link`` fields by which clients of a resource discover the hub.
+        private: bool = False,
+        id: str | None = None,
+        type: str | bool | None = None,
+        retry: int | None = None,
+        on_failure: OnFailure | None = None,
+        **context: Any,
+    ) -> str | None:
+        """Renders a template and publishes the result, for htmx, Turbo and their like.
 
-        :param topic: canonical topic of the resource, if that is not the address it was asked at.
-        :param last_event_id: cursor to subscribe from; :meth:`last_event_id`, read before the
-            resource was, makes sure that no update after it is missed.
-        :param content_type: media type of the updates, if it is not that of the resource.
-        :param event_type: type of the updates, if they have one.
-        :raises InvalidUpdate: for a value that no header field can carry.
+        :param template: name of the template.
+        :param context: variables of the template.
         """
-        link = discovery.hub_link(
-            self.hub_url(),
-            last_event_id=last_event_id,
-            content_type=content_type,
-            event_type=event_type,
-        )
-        response.headers.add("Link", link)
-        if topic is not None:
-            response.headers.add("Link", discovery.self_link(topic))
-        return response
+        if has_app_context():
+            html = render_template(template, **context)
+        else:
+            with self.app.app_context():
+                html = render_template(template, **context)
+        return self.publish(topic, html, private, id, type, retry, on_failure=on_failure)
 
-    def create_subscription_jwt(self, topics: Topics) -> str:
-        """Makes a token that allows to read private updates of some topics.
-
-        :param topics: a topic or a list; URI templates and ``*`` work too.
-        :raises ConfigurationError: if no key is configured.
-        """
-        state = self.state
-        return tokens.mint(
-            state.settings,
-            state.settings.subscriber_secret_key,
-            state.logger,
-            subscribe=updates.topic_list(topics),
-        )
-
-    def create_publisher_jwt(self, topics: Topics = "*") -> str:
-        """Makes a token that allows to publish to some topics.
-
-        :param topics: a topic or a list; URI templates and ``*`` work too.
-        :raises ConfigurationError: if no key is configured.
-        """
-        state = self.state
-        return tokens.mint(
-            state.settings,
-            state.settings.publisher_secret_key,
-            state.logger,
-            publish=updates.topic_list(topics),
-        )
-
-    def set_authz_cookie(
+    def publish_on_commit(
         self,
-        response: Response,
-        topics: Topics | None = None,
+        topic: Topics,
+        data: Any = None,
+        private: bool = False,
+        id: str | None = None,
+        type: str | bool | None = None,
+        retry: int | None = None,
         jwt: str | None = None,
-        **options: Any,
-    ) -> Response:
-        """Gives the browser a token in a cookie that scripts cannot read.
+        hub_url: str | None = None,
+        *,
+        on_failure: OnFailure | None = None,
+        session: Any = None,
+    ) -> str:
+        """Publishes an update once the database transaction at hand is committed.
 
-        :param response: the response to set the cookie on.
-        :param topics: topics whose private updates may be read; none by default.
-        :param jwt: a token to use instead of a new one.
-        :param options: for ``Response.set_cookie``, over the derived ones.
-        :raises ConfigurationError: if no key is configured.
+        Nothing is published if it is rolled back, to a savepoint included. What is published is
+        what ``data`` was at the call.
+
+        :param session: the SQLAlchemy session whose transaction counts (scoped and asynchronous
+            ones, too); by default, Flask-SQLAlchemy's. The others are those of :meth:`publish`.
+        :returns: the id the event will have.
+        :raises InvalidUpdate: if the update breaks a rule of the protocol.
         """
+        # SQLAlchemy is not a dependency: whoever has no session does not need it.
+        from .on_commit import Pending, publish_after_commit
+
+        update = self._update(topic, data, private, id, type, retry)
+        sending = self._sending(jwt, hub_url, on_failure)
+        publish_after_commit(self.app, session, Pending(update, self.publisher, sending))
+        return update.id
+
+    @property
+    def publisher(self) -> Publisher:
+        """The application's publisher, which works without Flask: in threads, tasks, scripts."""
+        return self.state.publisher
+
+    def publish_signal(
+        self,
+        signal: NamedSignal,
+        topic: Topics | None = None,
+        data: Any = None,
+        signal_name_as_type: bool = False,
+        signal_kwargs_as_data: bool = False,
+        marshaler: Callable[[Any], Any] | None = None,
+        callback: Callable[[dict[str, Any]], Any] | None = None,
+        **publish_options: Any,
+    ) -> Callable[..., None]:
+        """Publishes an update each time a signal is sent.
+
+        A sender with a mapping ``__mercure_publish__`` overrides any argument of :meth:`publish`.
+
+        :param topic: by default, the signal's name.
+        :param data: the payload; empty by default.
+        :param signal_name_as_type: whether the event's type is the signal's name.
+        :param signal_kwargs_as_data: whether the payload is the signal's arguments, over ``data``.
+        :param marshaler: makes the payload of what it would be else.
+        :param callback: may change the arguments of :meth:`publish`, a dictionary, in place;
+            ``False`` means that nothing is published.
+        :param publish_options: further arguments of :meth:`publish`.
+        :returns: the receiver, for ``signal.disconnect``.
+        """
+        return signals.publish_signal(
+            self,
+            signal,
+            topic,
+            data,
+            signal_name_as_type=signal_name_as_type,
+            signal_kwargs_as_data=signal_kwargs_as_data,
+            marshaler=marshaler,
+            callback=callback,
+            **publish_options,
+        )
+
+    def _sending(
+        self, jwt: str | None, hub_url: str | None, on_failure: OnFailure | None
+    ) -> dict[str, Any]:
+        """How an update is sent from here: arguments of :meth:`Publisher.send`."""
         state = self.state
-        if jwt is None:
-            jwt = self.create_subscription_jwt([] if topics is None else topics)
-            options.setdefault("max_age", state.settings.token_lifetime)
-        hub = state.settings.public_hub_url
-        options.setdefault("path", urlsplit(hub).path or "/" if hub else _own_path())
-        secure = urlsplit(hub).scheme == "https" if hub else _request_is_secure()
-        options.setdefault("secure", secure)
-        options.setdefault("httponly", True)
-        options.setdefault("samesite", "Strict")
-        response.set_cookie(state.settings.authz_cookie_name, jwt, **options)
-        return response
-
-    def set_authz_session(
-        self, subscribe: Topics | None = None, publish: Topics | None = None
-    ) -> None:
-        """Allows the user of this session to read private updates, or to publish, on the built-in
-        hub. No token leaves the server.
-
-        :param subscribe: topics whose private updates may be read.
-        :param publish: topics that may be published to, if ``MERCURE_HUB_ALLOW_PUBLISH`` is set.
-        """
-        session["mercure"] = {
-            "subscribe": [] if subscribe is None else updates.topic_list(subscribe),
-            "publish": [] if publish is None else updates.topic_list(publish),
+        in_request = has_request_context() and not self.app.testing
+        return {
+            "hub": state.hub(hub_url, jwt) if hub_url or jwt else None,
+            "on_failure": on_failure,
+            "wait": state.settings.publish_wait if in_request else None,
         }
 
-
-def _publish(state: MercureSSEState, body: bytes, jwt: str | None, hub_url: str | None) -> str:
-    target = hub_url or state.hub_url
-    if target is not None:
-        token = jwt or state.publisher_jwt
-        status, answer = external.post(target, body, token, state.settings.timeout)
-    else:
-        headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        verdict = state.companion().request("POST", "/publish", body, headers)
-        status, answer = verdict.status, verdict.body.decode()
-    if status == 200:
-        return answer
-    raise _error(status, answer)
-
-
-def _error(status: int, answer: str) -> PublishError:
-    reason = answer.strip()[:200] or "no reason given"
-    if status in (400, 413, 415):
-        return InvalidUpdate(f"the hub does not accept the update: {reason}")
-    if status >= 500:
-        return HubUnavailable(f"the hub answered {status}: {reason}")
-    advice = "; check MERCURE_PUBLISHER_JWT" if status in (401, 403) else ""
-    return HubRefused(f"the hub answered {status}: {reason}{advice}", status)
+    def _update(
+        self,
+        topic: Any,
+        data: Any,
+        private: bool = False,
+        id: str | None = None,
+        type: str | bool | None = None,
+        retry: int | None = None,
+    ) -> Update:
+        if type is None and self.state.settings.type_is_topic:
+            type = True
+        return Update.build(
+            topic,
+            data,
+            private=private,
+            id=id,
+            type=type,
+            retry=retry,
+            dumps=self.app.json.dumps,
+        )
 
 
-def _own_path() -> str:
-    """Path of the built-in hub, below wherever the application is mounted."""
-    if has_request_context():
-        return url_for("mercure_hub.subscribe", _external=False)
-    root = current_app.config["APPLICATION_ROOT"] if has_app_context() else "/"
-    return str(root).rstrip("/") + HUB_PATH
-
-
-def _request_is_secure() -> bool:
-    return has_request_context() and request.is_secure
-
-
-def _current() -> MercureSSE:
-    state = cast(MercureSSEState, current_app.extensions[_KEY])
-    return state.instance
-
-
-def mercure_publish(topic: Topics, data: Any = "", **options: Any) -> str | None:
+def mercure_publish(topic: Topics, data: Any = None, **options: Any) -> str | None:
     """Publishes with the current application's extension; see :meth:`MercureSSE.publish`."""
-    return _current().publish(topic, data, **options)
+    return templates.current().publish(topic, data, **options)
 
 
-def mercure_subscriber_jwt(topics: Topics) -> str:
-    """Makes a token, in a template; see :meth:`MercureSSE.create_subscription_jwt`."""
-    return _current().create_subscription_jwt(topics)
-
-
-def mercure_hub_url(
-    topics: Topics | None = None,
-    subscriber_jwt: str | None = None,
-    *,
-    last_event_id: str | None = None,
-) -> Markup:
-    """The address to subscribe at, for a template; see :meth:`MercureSSE.hub_url`.
-
-    Safe as it is in an attribute and in a script: every character that means something there is
-    percent-encoded, so the ``&`` between parameters needs no escaping and gets none.
-    """
-    url = _current().hub_url(topics, subscriber_jwt, last_event_id=last_event_id)
-    return Markup(quote(url, safe="!#$%&()*+,/:;=?@[]~"))  # noqa: S704 (encoded right here)
+def publish_signal(signal: NamedSignal, *args: Any, **options: Any) -> Callable[..., None]:
+    """Publishes with the current application's extension; see :meth:`MercureSSE.publish_signal`."""
+    return templates.current().publish_signal(signal, *args, **options)

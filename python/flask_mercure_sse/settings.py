@@ -7,15 +7,17 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, cast, get_args
 
 from .errors import ConfigurationError
-
-OnFailure = Literal["log", "raise"]
+from .publishing import OnFailure
 
 #: Path of the built-in hub, below the application's root.
 HUB_PATH = "/.well-known/mercure"
 
+
+#: Where the stand-alone hub listens if it is told nothing else.
+DEFAULT_HUB_URL = f"http://localhost:5500{HUB_PATH}"
 
 #: Above every sensible duration and count.
 _MAX_NUMBER = 1e9
@@ -24,22 +26,29 @@ _ARGUMENTS = {
     "authz_cookie_name",
     "companion_grace",
     "handoff",
+    "hub",
     "hub_allow_anonymous",
     "hub_allow_publish",
     "hub_keepalive_interval",
     "hub_name",
     "hub_reconciliation_length",
+    "hub_subscriptions",
     "hub_url",
     "issuer",
     "on_failure",
     "public_hub_url",
     "publisher_jwt",
+    "publish_wait",
     "publisher_secret_key",
     "resource_identifier",
     "runtime_dir",
+    "spool",
+    "spool_size",
     "subscriber_secret_key",
     "timeout",
     "token_lifetime",
+    "type_is_topic",
+    "url_cursor",
 }
 
 
@@ -52,8 +61,11 @@ class Settings:
 
     hub_url: str | None
     public_hub_url: str | None
+    #: Whether the hub's address is made from the request's, as an absolute URL.
+    hub_url_from_request: bool
     publisher_jwt: str | None
     authz_cookie_name: str
+    type_is_topic: bool
     allow_publish: bool
     allow_anonymous: bool
     subscriber_secret_key: str | bytes | None
@@ -62,11 +74,16 @@ class Settings:
     has_own_publisher_key: bool
     on_failure: OnFailure
     timeout: float
+    publish_wait: float
+    url_cursor: bool
+    spool: str | None
+    spool_size: int
     token_lifetime: int
     issuer: str
     resource_identifier: str
     keepalive_interval: float
     reconciliation_length: int
+    subscriptions: bool
     companion_grace: float
     runtime_directory: str | None
     hub_name: str
@@ -84,6 +101,7 @@ class Settings:
         arguments: Mapping[str, Any],
         *,
         app_name: str,
+        development: bool,
         logger: logging.Logger,
     ) -> Settings:
         """Reads the configuration; keys of ``app.config`` go before arguments.
@@ -92,6 +110,7 @@ class Settings:
         :param arguments: the arguments of ``init_app``, by the name of their key in lower case
             and without the prefix.
         :param app_name: default for identities that tokens carry.
+        :param development: whether the application is being debugged or tested.
         :param logger: told of keys that look like ours and are not.
         :raises ConfigurationError: for a value of the wrong kind, naming the key.
         """
@@ -99,15 +118,16 @@ class Settings:
         _warn_of_unknown_keys(config, logger)
         if unknown := set(arguments) - _ARGUMENTS:
             raise ConfigurationError(f"unknown argument: {', '.join(sorted(unknown))}")
-        hub_url = read.text("HUB_URL")
-        public_hub_url = read.text("PUBLIC_HUB_URL") or hub_url
+        hub_url, public_hub_url, from_request = read.addresses(development)
         secret = config.get("SECRET_KEY") or None
         own_publisher_key = read.secret("PUBLISHER_SECRET_KEY")
         return cls(
             hub_url=hub_url,
             public_hub_url=public_hub_url,
+            hub_url_from_request=from_request,
             publisher_jwt=read.text("PUBLISHER_JWT"),
             authz_cookie_name=read.text("AUTHZ_COOKIE_NAME") or "mercureAuthorization",
+            type_is_topic=read.flag("TYPE_IS_TOPIC", False),
             allow_publish=read.flag("HUB_ALLOW_PUBLISH", False),
             allow_anonymous=read.flag("HUB_ALLOW_ANONYMOUS", True),
             subscriber_secret_key=read.secret("SUBSCRIBER_SECRET_KEY") or secret,
@@ -115,6 +135,10 @@ class Settings:
             has_own_publisher_key=own_publisher_key is not None,
             on_failure=read.policy("ON_FAILURE"),
             timeout=read.number("TIMEOUT", 5.0, minimum=0.001),
+            publish_wait=read.number("PUBLISH_WAIT", 0.001),
+            url_cursor=read.flag("URL_CURSOR", True),
+            spool=read.text("SPOOL"),
+            spool_size=int(read.number("SPOOL_SIZE", 64 << 20, minimum=1)),
             token_lifetime=int(read.number("TOKEN_LIFETIME", 3600, minimum=1)),
             issuer=read.text("ISSUER") or f"urn:flask-mercure-sse:{app_name}",
             resource_identifier=read.text("RESOURCE_IDENTIFIER")
@@ -122,6 +146,7 @@ class Settings:
             or f"http://localhost{HUB_PATH}",
             keepalive_interval=read.number("HUB_KEEPALIVE_INTERVAL", 15.0),
             reconciliation_length=int(read.number("HUB_RECONCILIATION_LENGTH", 100_000, minimum=1)),
+            subscriptions=read.flag("HUB_SUBSCRIPTIONS", True),
             companion_grace=read.number("COMPANION_GRACE", 30.0),
             runtime_directory=read.text("RUNTIME_DIR"),
             hub_name=read.text("HUB_NAME") or "",
@@ -156,6 +181,24 @@ class _Reader:
             raise ConfigurationError(f"MERCURE_{name} must be a string")
         return value
 
+    def addresses(self, development: bool) -> tuple[str | None, str | None, bool]:
+        """URL of the external hub, the one for browsers, and whether that is the request's own.
+
+        A public URL alone means a stand-alone hub at its default address, unless the application
+        is in development, or ``MERCURE_HUB`` says which.
+        """
+        public = self.text("PUBLIC_HUB_URL")
+        if self._value("HUB_URL") is True:
+            return None, public, public is None
+        url = self.text("HUB_URL")
+        public = public or url
+        built_in = self._value("HUB")
+        if built_in is None:
+            built_in = url is None and (public is None or development)
+        else:
+            built_in = self.flag("HUB", True)
+        return None if built_in else url or DEFAULT_HUB_URL, public, False
+
     def secret(self, name: str) -> str | bytes | None:
         value = self._value(name)
         if value is not None and not isinstance(value, str | bytes):
@@ -188,11 +231,12 @@ class _Reader:
 
     def policy(self, name: str) -> OnFailure:
         value = self._value(name)
-        if value is None or value == "log":
+        for policy in get_args(OnFailure):
+            if value == policy:
+                return cast(OnFailure, value)
+        if value is None:
             return "log"
-        if value == "raise":
-            return "raise"
-        raise ConfigurationError(f'MERCURE_{name} must be "log" or "raise"')
+        raise ConfigurationError(f'MERCURE_{name} must be "raise", "log" or "spool"')
 
 
 def runtime_base(settings: Settings) -> str:

@@ -8,17 +8,22 @@ import secrets
 import sys
 import weakref
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from flask import Flask
 
-from . import tokens
-from .companion import Bus, CompanionOptions
-from .errors import ConfigurationError
+from . import signals, tokens
+from .companion import BuiltInHub, Bus, CompanionOptions, prepare_spool
+from .errors import ConfigurationError, PublishError
+from .publishing import ExternalHub, HubTarget, Publisher, external
 from .settings import Settings, runtime_base
+from .updates import Update
 
 if TYPE_CHECKING:
     from .extension import MercureSSE
 
+#: The state's place in ``app.extensions``.
+KEY = "mercure_sse"
 #: The cookie of generation 1.0.
 _COOKIE_V1 = "__Secure-mercure_access_token"
 
@@ -38,6 +43,9 @@ class MercureSSEState:
         self._app = weakref.ref(app)
         self._buses: dict[tuple[int, bool], Bus] = {}
         self._announced: set[str] = set()
+        self._publisher: Publisher | None = None
+
+    # What the documents of 0.1 and 0.4 name, to be read by applications.
 
     @property
     def hub_url(self) -> str | None:
@@ -48,6 +56,51 @@ class MercureSSEState:
     def authz_cookie_name(self) -> str:
         """Name of the cookie that holds a subscriber's token."""
         return self.settings.authz_cookie_name
+
+    @property
+    def public_hub_url(self) -> str | None:
+        """URL of the hub for browsers; ``None`` if it is the application's own."""
+        return self.settings.public_hub_url
+
+    @property
+    def type_is_topic(self) -> bool:
+        """Whether an event without a type gets its topic as type."""
+        return self.settings.type_is_topic
+
+    @property
+    def hub_allow_publish(self) -> bool:
+        """Whether the built-in hub takes updates by HTTP."""
+        return self.settings.allow_publish
+
+    @property
+    def hub_allow_anonymous(self) -> bool:
+        """Whether the built-in hub serves subscribers without a token or session."""
+        return self.settings.allow_anonymous
+
+    @property
+    def hub_subscriptions(self) -> bool:
+        """Whether the built-in hub tells who is subscribed."""
+        return self.settings.subscriptions
+
+    @property
+    def hub_keepalive_interval(self) -> float:
+        """Seconds of silence before a heartbeat."""
+        return self.settings.keepalive_interval
+
+    @property
+    def hub_reconciliation_length(self) -> int:
+        """Number of updates that the built-in hub keeps."""
+        return self.settings.reconciliation_length
+
+    @property
+    def subscriber_secret_key(self) -> str | bytes | None:
+        """The key that signs subscribers' tokens."""
+        return self.settings.subscriber_secret_key
+
+    @property
+    def publisher_secret_key(self) -> str | bytes | None:
+        """The key that signs publishers' tokens."""
+        return self.settings.publisher_secret_key
 
     @property
     def publisher_jwt(self) -> str:
@@ -65,6 +118,81 @@ class MercureSSEState:
                 "MERCURE_PUBLISHER_SECRET_KEY to make tokens with"
             )
         return tokens.mint(settings, settings.publisher_secret_key, self.logger, publish=["*"])
+
+    @property
+    def publisher(self) -> Publisher:
+        """The application's publisher."""
+        if self._publisher is None:
+            settings = self.settings
+            publisher = Publisher(
+                self.hub(),
+                on_failure=settings.on_failure,
+                timeout=settings.timeout,
+                spool=self._spool_path() if settings.on_failure == "spool" else settings.spool,
+                spool_size=settings.spool_size,
+                logger=self.logger,
+                outcome=self._tell,
+            )
+            # Of several threads that come here at once, one wins.
+            self._publisher = self._publisher or publisher
+        return self._publisher
+
+    def hub(self, url: str | None = None, jwt: str | None = None) -> HubTarget:
+        """Where updates go.
+
+        :param url: another hub than the configured one.
+        :param jwt: another token to publish with.
+        :raises ConfigurationError: if there is no token, and no key to make one.
+        """
+        url = url or self.hub_url
+        if url is None:
+            # Whether there can be one is told here; which one is asked for each update.
+            _ = self.companion()
+            return BuiltInHub(self.companion)
+        if jwt is not None:
+            return ExternalHub(url, lambda: jwt, self.settings.timeout)
+        # Tokens expire, so each update gets one; whether any can be made is told here.
+        _ = self.publisher_jwt
+        return ExternalHub(url, lambda: self.publisher_jwt, self.settings.timeout)
+
+    def ask(self, path: str) -> tuple[int, bytes]:
+        """Reads a resource below the hub's URL with everything granted; returns status and body.
+
+        :raises HubUnavailable: if there is no answer.
+        """
+        if self.hub_url is None:
+            verdict = self.companion().request("GET", path)
+            return verdict.status, verdict.body
+        url = self.hub_url.rstrip("/") + path
+        topic = urlsplit(url).path
+        settings = self.settings
+        token = tokens.mint(
+            settings, settings.subscriber_secret_key, self.logger, subscribe=[topic]
+        )
+        return external.get(url, token, settings.timeout)
+
+    def last_event_id(self) -> str | None:
+        """Id of the built-in hub's newest event; ``earliest`` if there is none yet, ``None`` for an
+        external hub, which cannot be asked."""
+        if self.settings.is_external or sys.platform == "win32":
+            return None
+        return self.companion().last_event_id() or "earliest"
+
+    def _spool_path(self) -> str:
+        if self.settings.spool is not None:
+            return self.settings.spool
+        app = self._app()
+        options = _companion_options(self.settings, app, app is not None and app.testing)
+        return prepare_spool(options)
+
+    def _tell(self, update: Update, failure: PublishError | None) -> None:
+        app = self._app()
+        if app is None:
+            return
+        if failure is None:
+            signals.update_published.send(app, id=update.id)
+        else:
+            signals.publish_failed.send(app, id=update.id, error=failure)
 
     def companion(self) -> Bus:
         """The bus of the built-in hub.
@@ -97,7 +225,10 @@ class MercureSSEState:
             self.companion().join_if_running()
 
     def close(self) -> None:
-        """Closes every connection to companions."""
+        """Sends what still waits, and closes every connection to companions."""
+        if self._publisher is not None:
+            self._publisher.close()
+            self._publisher = None
         for bus in self._buses.values():
             bus.close()
 
@@ -142,4 +273,5 @@ def _companion_options(settings: Settings, app: Flask | None, testing: bool) -> 
         grace=0.0 if testing else settings.companion_grace,
         heartbeat=settings.keepalive_interval,
         history=settings.reconciliation_length,
+        subscriptions=settings.subscriptions,
     )

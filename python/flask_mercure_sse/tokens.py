@@ -40,6 +40,7 @@ def mint(
     *,
     publish: Sequence[str] = (),
     subscribe: Sequence[str] = (),
+    payload: Any = None,
     lifetime: int | None = None,
 ) -> str:
     """Makes a signed token.
@@ -50,6 +51,7 @@ def mint(
     :param key: the signing key.
     :param publish: selectors of topics that may be published to.
     :param subscribe: selectors of topics whose private updates may be read.
+    :param payload: what to tell of the subscriber, an object; nothing by default.
     :param lifetime: seconds until the token expires; the configured lifetime by default.
     :raises ConfigurationError: without a key.
     """
@@ -67,6 +69,8 @@ def mint(
         "jti": uuid.uuid4().urn,
         "mercure": {"publish": list(publish), "subscribe": list(subscribe)},
     }
+    if payload is not None:
+        claims["mercure"]["payload"] = payload
     typ = "JWT"
     if not any("{" in selector for selector in (*publish, *subscribe)):
         typ = "at+jwt"
@@ -80,6 +84,7 @@ def mint(
                     "type": _DETAIL_TYPE,
                     "actions": [action],
                     "topics": [{"match": selector} for selector in selectors],
+                    **({"payload": payload} if payload and action == "subscribe" else {}),
                 }
                 for action, selectors in (("publish", publish), ("subscribe", subscribe))
                 if selectors

@@ -25,7 +25,10 @@ ROOT = servers.ROOT
 #: has to be added here, and to a test below.
 SNIPPETS = {
     "README.md": ["sh", "python", "sh", "sh", "sh"],
-    "docs/flask.md": ["python", "python", "html", "python", "python", "python", "python", "sh"],
+    "docs/flask.md": [
+        *("python", "python", "python", "python", "html"),
+        *("python", "python", "python", "python", "python", "sh"),
+    ],
     "docs/conformance.md": ["sh"],
     "docs/hub.md": ["toml", "sh", "sh", "sh", "sh", "toml", "sh", "sh"],
 }
@@ -74,7 +77,8 @@ def test_the_readmes_application(start, tmp_path, runtime_dir):
             folder=tmp_path,
             TMPDIR=str(runtime_dir),
         )
-        assert f'new EventSource("{HUB_PATH}?topic=room")' in server.request("GET", "/")[1]
+        page = server.request("GET", "/")[1]
+        assert f'new EventSource("{HUB_PATH}?topic=room&last_event_id=' in page
         stream = Stream.open(server.port, f"{HUB_PATH}?topic=room")
         form = {"Content-Type": "application/x-www-form-urlencoded"}
         assert server.request("POST", "/say", "text=hello", form)[0] == 204
@@ -242,25 +246,26 @@ def events(client, path: str) -> list[str]:
 
 def test_the_flask_guide(guide):
     app = guide["app"]
-    run_python(1, guide)
-    run_python(3, guide)
-    run_python(4, guide)
-    run_python(5, guide)
     guide["jsonify"] = flask.jsonify
-    run_python(6, guide)
+    for number in (1, 2, 5, 6, 7, 8, 9):
+        run_python(number, guide)
     with app.test_request_context():
-        page = render_template_string(block("docs/flask.md", 2))
+        page = render_template_string(block("docs/flask.md", 4))
     address = re.search(r'EventSource\("([^"]+)"\)', page)
     assert address is not None
     client = app.test_client()
     everything = f"{address[1]}&lastEventID=earliest"
+    assert events(client, f"{HUB_PATH}?topic=orders/7&lastEventID=earliest") == [
+        '{"state": "shipped"}'
+    ]
     assert events(client, everything) == [
         "plain text",
         '{"title": "sent as JSON"}',
         "one update, two topics",
     ]
     url = client.get("/books").json["events"]
-    assert "last_event_id=my-id" in url
+    assert f"last_event_id={guide['mercure'].last_event_id().replace(':', '%3A')}" in url
+    assert client.get("/present").json == {"here": False}
     guide["mercure"].publish("books/2", "later")
     assert events(client, url) == ["later"]
 
@@ -276,7 +281,8 @@ def test_the_flask_guide(guide):
     client.post("/greet")
     private = f"{HUB_PATH}?topic=users/7&lastEventID=earliest"
     assert events(client, private) == []
-    assert events(client, client.get("/address").text + "&lastEventID=earliest") == ["only for you"]
+    address = re.sub(r"last_event_id=[^&]+", "last_event_id=earliest", client.get("/address").text)
+    assert events(client, address) == ["only for you"]
     for prepare in (lambda c: c.post("/login"), lambda c: c.get("/cookie")):
         reader = app.test_client()
         prepare(reader)
@@ -286,7 +292,7 @@ def test_the_flask_guide(guide):
 def test_the_configuration_table_is_complete():
     """The guide names every key that is read, and no other."""
     source = (ROOT / "python/flask_mercure_sse/settings.py").read_text()
-    read = set(re.findall(r'read\.\w+\(\s*"([A-Z_]+)"', source))
+    read = set(re.findall(r'(?:read\.\w+|self\.\w+)\(\s*"([A-Z_]+)"', source))
     table = set(re.findall(r"^\| `MERCURE_([A-Z_]+)`", (ROOT / "docs/flask.md").read_text(), re.M))
     assert table == read
 
@@ -304,7 +310,7 @@ def test_the_commands_of_the_guide(runtime_dir, tmp_path):
         "FLASK_MERCURE_RUNTIME_DIR": str(runtime_dir),
         "FLASK_MERCURE_COMPANION_GRACE": "0.5",
     }
-    script = block("docs/flask.md", 7)
+    script = block("docs/flask.md", 10)
     done = subprocess.run(
         ["bash", "-euc", script], cwd=tmp_path, env=env, capture_output=True, text=True
     )

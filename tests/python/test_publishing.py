@@ -27,7 +27,7 @@ from flask_mercure_sse import (
     discovery,
     mercure_publish,
 )
-from flask_mercure_sse.updates import form
+from flask_mercure_sse.updates import Update
 from support import servers
 from support.sse import Stream
 
@@ -143,17 +143,36 @@ def test_a_token_for_an_external_hub_is_not_signed_with_the_secret_key(make_app)
         (("*", "x"), "wildcard"),
         (("", "x"), "is empty"),
         (([], "x"), "is missing"),
-        (("/.well-known/mercure/x", "x"), "reserved"),
-        (("t\n", "x"), r"U\+000A"),
+        (("t\n", "x"), "line break"),
         (("t", object()), "not JSON serializable"),
         (("t", b"\xff"), "utf-8"),
+    ],
+)
+def test_a_mistake_that_no_hub_accepts_is_always_raised(app, arguments, reason):
+    with app.app_context(), pytest.raises(InvalidUpdate, match=reason):
+        mercure_publish(*arguments)
+
+
+@pytest.mark.parametrize("field", ["id", "type"])
+def test_no_field_can_be_injected(app, field):
+    with app.app_context(), pytest.raises(InvalidUpdate, match=field):
+        mercure_publish("t", "x", **{field: "x\ndata: forged"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("/.well-known/mercure/x", "x"), "reserved"),
         (("t" * 5000, "x"), "limit of 4096"),
         (("t", "x" * (2 << 20)), "limit of 1048576"),
     ],
 )
-def test_a_mistake_of_the_caller_is_always_raised(app, arguments, reason):
-    with app.app_context(), pytest.raises(InvalidUpdate, match=reason):
-        mercure_publish(*arguments)
+def test_what_the_hub_does_not_accept_follows_the_policy(app, caplog, arguments, reason):
+    with app.app_context():
+        with pytest.raises(InvalidUpdate, match=reason):
+            mercure_publish(*arguments, on_failure="raise")
+        assert mercure_publish(*arguments) is None
+    assert reason in caplog.text
 
 
 def test_values_of_every_kind(app):
@@ -163,12 +182,16 @@ def test_values_of_every_kind(app):
         assert mercure_publish(["t", "u"], "x", id="i", type="k", retry=5) == "i"
 
 
-@given(st.text(), st.lists(st.text(), min_size=1), st.booleans())
+TOPICS = st.text(st.characters(exclude_characters="\r\n\0", codec="utf-8"), min_size=1)
+
+
+@given(st.text(), st.lists(TOPICS.filter(lambda text: text != "*"), min_size=1), st.booleans())
 def test_the_form_says_what_was_meant(data, topics, private):
     from urllib.parse import parse_qsl
 
-    pairs = parse_qsl(form(topics, data, private=private).decode(), keep_blank_values=True)
-    expected = [("topic", topic) for topic in topics] + [("data", data)]
+    update = Update.build(topics, data, private=private)
+    pairs = parse_qsl(update.form.decode(), keep_blank_values=True)
+    expected = [("topic", topic) for topic in topics] + [("data", data), ("id", update.id)]
     assert pairs == expected + ([("private", "on")] if private else [])
 
 

@@ -1,6 +1,7 @@
 """The built-in hub: the ``mercure-hub`` binary as a companion process of the application."""
 
 from .bus import Bus, Verdict
-from .process import CompanionOptions
+from .hub import BuiltInHub
+from .process import CompanionOptions, prepare_spool
 
-__all__ = ["Bus", "CompanionOptions", "Verdict"]
+__all__ = ["BuiltInHub", "Bus", "CompanionOptions", "Verdict", "prepare_spool"]

@@ -29,6 +29,10 @@ from .process import CompanionOptions
 BUS_VERSION = 1
 #: Idle connections of each kind that are kept.
 _IDLE = 4
+#: How often the newest id is read anew if it was just being written.
+_GLANCES = 10
+#: Two ids of the greatest length, in bytes.
+_LONGEST_HEAD = 4096
 
 _T = TypeVar("_T")
 
@@ -201,10 +205,25 @@ class Bus:
         """
         return self._attempt(lambda: self._exchange(method, path, body, headers or {}))
 
+    def last_event_id(self) -> str | None:
+        """Id of the newest event, as the companion has noted it; starts and asks nobody.
+
+        ``None`` if there is no event, or no companion yet.
+        """
+        for _ in range(_GLANCES):
+            try:
+                with open(self._path("head"), "rb") as head:
+                    lines = head.read(_LONGEST_HEAD).split(b"\n")
+            except OSError:
+                return None
+            if len(lines) < 2 or lines[0] == lines[1]:
+                return lines[0].decode() or None
+        return None  # never the same twice: begin at the oldest event
+
     def relay(self, kind: str, envelope: Mapping[str, Any]) -> Verdict:
         """Passes a client's request on.
 
-        :param kind: ``publish`` or ``poll``.
+        :param kind: ``publish``, ``poll`` or ``subscriptions``.
         """
         body = json.dumps(envelope).encode()
         return self.request("POST", f"/relay/{kind}", body, {"Content-Type": "application/json"})

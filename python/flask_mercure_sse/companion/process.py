@@ -33,12 +33,23 @@ class CompanionOptions:
     grace: float
     heartbeat: float
     history: int
+    subscriptions: bool
 
     @property
     def directory(self) -> str:
         """The companion's own directory: applications of one user do not meet in it."""
         digest = hashlib.sha256(self.identity.encode()).hexdigest()[:16]
         return os.path.join(self.base, digest)
+
+
+def prepare_spool(options: CompanionOptions) -> str:
+    """The path of the application's spool, in a folder that nobody else can read.
+
+    :raises HubUnavailable: if the folder cannot be made.
+    """
+    for directory in (options.base, options.directory):
+        _private_directory(directory)
+    return os.path.join(options.directory, "spool.db")
 
 
 def start(options: CompanionOptions) -> None:
@@ -82,6 +93,7 @@ def _command(options: CompanionOptions) -> list[str]:
         f"--grace={milliseconds(options.grace)}",
         f"--heartbeat={milliseconds(options.heartbeat)}",
         f"--history={options.history}",
+        *(["--subscriptions"] if options.subscriptions else []),
     ]
 
 

@@ -1,29 +1,63 @@
-"""Publishing to a hub that is reached by URL."""
+"""A hub that is reached by URL."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import urllib3
 
-from .errors import HubUnavailable
+from ..errors import HubUnavailable
+from ..updates import Update
+from .hubs import error_of
 
 _pool = urllib3.PoolManager(maxsize=16)
 
 
-def post(url: str, body: bytes, token: str, timeout: float) -> tuple[int, str]:
-    """Sends a publish request; returns status and body of the answer.
+class ExternalHub:
+    """Any Mercure hub.
 
-    Not repeated on failure: the hub may have accepted the update before the answer was lost.
+    :param url: the hub's URL.
+    :param token: makes the token to publish with.
+    :param timeout: for a whole exchange, in seconds.
+    """
+
+    def __init__(self, url: str, token: Callable[[], str], timeout: float) -> None:
+        self.url = url
+        self._token = token
+        self._timeout = timeout
+
+    def send(self, update: Update, *, again: bool = False) -> None:  # noqa: ARG002
+        """Publishes an update; see :class:`~.hubs.HubTarget`.
+
+        The protocol has no way to say that an update is sent again: if the hub had accepted it
+        before its answer was lost, subscribers see two events with one id.
+        """
+        headers = {
+            "Authorization": f"Bearer {self._token()}",
+            "Content-Type": "application/x-www-form-urlencoded",
+        }
+        answer = _exchange("POST", self.url, headers, self._timeout, update.form)
+        if answer.status != 200:
+            raise error_of(answer.status, answer.data.decode("utf-8", "replace"))
+
+
+def get(url: str, token: str, timeout: float) -> tuple[int, bytes]:
+    """Reads a resource of a hub; returns status and body of the answer.
 
     :param timeout: for the whole exchange, in seconds.
     :raises HubUnavailable: if no answer arrives in time.
     """
-    headers = {
-        "Authorization": f"Bearer {token}",
-        "Content-Type": "application/x-www-form-urlencoded",
-    }
+    headers = {"Authorization": f"Bearer {token}", "Accept": "application/ld+json"}
+    answer = _exchange("GET", url, headers, timeout)
+    return answer.status, answer.data
+
+
+def _exchange(
+    method: str, url: str, headers: dict[str, str], timeout: float, body: bytes | None = None
+) -> urllib3.BaseHTTPResponse:
     try:
-        answer = _pool.request(
-            "POST",
+        return _pool.request(
+            method,
             url,
             body=body,
             headers=headers,
@@ -32,6 +66,5 @@ def post(url: str, body: bytes, token: str, timeout: float) -> tuple[int, str]:
             redirect=False,
         )
     except urllib3.exceptions.HTTPError as error:
-        # The message of the library may repeat the URL, never the token: that is in a header.
+        # The library's message may repeat the URL, never the token: that is in a header.
         raise HubUnavailable(f"the hub cannot be reached: {error}") from error
-    return answer.status, answer.data.decode("utf-8", "replace")

@@ -35,6 +35,11 @@ def login(name):
     return "ok"
 
 
+@app.get("/token")
+def token():
+    return mercure.create_subscription_jwt(request.args["topic"])
+
+
 @app.get("/status")
 def status():
     return app.extensions["mercure"].companion().request("GET", "/status").body

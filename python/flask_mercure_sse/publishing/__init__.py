@@ -1,0 +1,8 @@
+"""Publishing: what happens to an update between the application and its hub."""
+
+from . import external
+from .external import ExternalHub
+from .hubs import HubTarget, OnFailure
+from .publisher import Publisher
+
+__all__ = ["ExternalHub", "HubTarget", "OnFailure", "Publisher", "external"]

@@ -1,0 +1,333 @@
+"""What a hub that is down, hangs, refuses, is slow or full costs a request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.server
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from urllib.parse import parse_qs
+
+import pytest
+
+from flask_mercure_sse import (
+    ConfigurationError,
+    HubRefused,
+    HubUnavailable,
+    Publisher,
+    publish_failed,
+    update_published,
+)
+from flask_mercure_sse.publishing import publisher as publishing
+from support.servers import ROOT, wait_until
+from test_publishing import HUB_PATH, KEYS, external_hub
+
+#: What a request may wait in these tests, in seconds. The promise is one millisecond; a machine
+#: that runs other tests at the same time may not give a thread its turn for a while. Less than what
+#: the slow hub takes, and far less than the timeout.
+MOMENT = 0.08
+
+
+class Hub(http.server.ThreadingHTTPServer):
+    """A hub that misbehaves as it is told, and keeps what it accepts."""
+
+    daemon_threads = True
+
+    def __init__(self, status: int = 200, pause: float = 0.0, port: int = 0) -> None:
+        self.status, self.pause = status, pause
+        self.received: list[str] = []
+        super().__init__(("127.0.0.1", port), _Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}{HUB_PATH}"
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: Hub
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        time.sleep(self.server.pause)
+        if self.server.status == 200:
+            self.server.received.append(parse_qs(body)["data"][0])
+        self.send_response(self.server.status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def hub(status: int = 200, pause: float = 0.0, port: int = 0) -> Iterator[Hub]:
+    with Hub(status, pause, port) as running:
+        yield running
+        running.shutdown()
+
+
+def closed_port() -> int:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        return int(closed.getsockname()[1])
+
+
+@pytest.fixture
+def publish(make_app):
+    """Publishes within a request; returns the outcome and how long it took, in seconds."""
+
+    def prepare(url: str, **config):
+        app = make_app(MERCURE_HUB_URL=url, MERCURE_PUBLISHER_JWT="t", MERCURE_TIMEOUT=2, **config)
+        mercure = app.extensions["mercure_sse"].instance
+
+        def publish(data: str, **options):
+            with app.test_request_context():
+                begin = time.monotonic()
+                result = mercure.publish("t", data, **options)
+                return result, time.monotonic() - begin
+
+        publish.app = app  # type: ignore[attr-defined]
+        return publish
+
+    return prepare
+
+
+@contextlib.contextmanager
+def faulty(fault: str) -> Iterator[str]:
+    """The URL of a hub with a fault."""
+    if fault == "down":
+        yield f"http://127.0.0.1:{closed_port()}{HUB_PATH}"
+    elif fault == "hanging":
+        with socket.create_server(("127.0.0.1", 0)) as hanging:
+            yield f"http://127.0.0.1:{hanging.getsockname()[1]}{HUB_PATH}"
+    else:
+        status = {"refusing": 403, "slow": 200, "full": 503}[fault]
+        with hub(status, pause=0.1 if fault == "slow" else 0.0) as running:
+            yield running.url
+
+
+FAULTS = ["down", "hanging", "refusing", "slow", "full"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_hub_does_not_delay_a_request_that_logs(publish, caplog, fault):
+    with faulty(fault) as url:
+        attempt = publish(url)
+        attempt("warm up")
+        took = min(attempt(str(number))[1] for number in range(5))
+        assert took < MOMENT
+        attempt.app.extensions["mercure_sse"].close()
+    failed = "An update was not published" in caplog.text
+    assert failed == (fault != "slow"), caplog.text
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_hub_does_not_delay_a_request_that_spools(publish, tmp_path, caplog, fault):
+    with faulty(fault) as url:
+        attempt = publish(url, MERCURE_ON_FAILURE="spool", MERCURE_SPOOL=str(tmp_path / "spool"))
+        results = [attempt(str(number)) for number in range(5)]
+        assert min(took for _, took in results) < MOMENT
+        if fault != "refusing":
+            assert all(id for id, _ in results), "kept, so there is an id"
+    if fault == "refusing":
+        wait_until(lambda: "not published" in caplog.text, what="a refusal is final, and told")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_hub_raises_within_the_timeout(publish, fault):
+    with faulty(fault) as url:
+        attempt = publish(url, MERCURE_ON_FAILURE="raise")
+        begin = time.monotonic()
+        if fault == "slow":
+            assert attempt("x")[0]
+        else:
+            expected = HubRefused if fault == "refusing" else HubUnavailable
+            with pytest.raises(expected):
+                attempt("x")
+        assert time.monotonic() - begin < 10, "two seconds, and what a busy machine adds"
+
+
+def test_what_was_spooled_arrives_in_order_when_the_hub_is_back(publish, tmp_path):
+    port = closed_port()
+    url = f"http://127.0.0.1:{port}{HUB_PATH}"
+    attempt = publish(url, MERCURE_ON_FAILURE="spool", MERCURE_SPOOL=str(tmp_path / "spool"))
+    for number in range(20):
+        assert attempt(str(number))[0]
+    with hub(port=port) as back:
+        attempt("last")
+        wait_until(lambda: "last" in back.received, what="the spool was not emptied")
+        assert back.received == [*map(str, range(20)), "last"]
+
+
+def test_the_spool_survives_the_process(tmp_path):
+    """A process that is killed right after publishing; another one sends what it left."""
+    port = closed_port()
+    script = textwrap.dedent(
+        f"""
+        import os, signal
+        from flask_mercure_sse import Publisher
+        publisher = Publisher("http://127.0.0.1:{port}/", "t", on_failure="spool",
+                              spool={str(tmp_path / "spool")!r})
+        for number in range(10):
+            assert publisher.publish("t", str(number), wait=0.001)
+        os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "python")}
+    run = subprocess.run([sys.executable, "-c", script], env=env, timeout=60, check=False)
+    assert run.returncode == -signal.SIGKILL
+    with hub(port=port) as back:
+        heir = Publisher(back.url, "t", on_failure="spool", spool=str(tmp_path / "spool"))
+        assert heir.publish("t", "heir")
+        wait_until(lambda: "heir" in back.received, what="the spool was not emptied")
+        heir.close()
+        assert back.received == [*map(str, range(10)), "heir"]
+
+
+def test_a_full_spool_is_told(tmp_path, caplog):
+    publisher = Publisher(
+        f"http://127.0.0.1:{closed_port()}/",
+        "t",
+        on_failure="spool",
+        spool=str(tmp_path / "spool"),
+        spool_size=3000,
+    )
+    results = [publisher.publish("t", "x" * 1000) for _ in range(4)]
+    assert [bool(id) for id in results] == [True, True, False, False]
+    assert "the spool is full" in caplog.text
+    publisher.close()
+
+
+def test_an_update_that_may_have_arrived_is_not_repeated(make_app):
+    """The built-in hub tells a second attempt from a second update."""
+    app = make_app()
+    state = app.extensions["mercure_sse"]
+    with app.app_context():
+        first = state.instance.publish("t", "once", id="my-id")
+        assert first == "my-id"
+        update = state.instance._update("t", "once", id="my-id")
+        state.hub().send(update, again=True)
+        state.instance.publish("t", "twice is fine if it is meant", id="my-id")
+    path = f"{HUB_PATH}?topic=t&lastEventID=earliest"
+    text = app.test_client().get(path).text
+    assert text.count("data: once") == 1
+    assert text.count("data: twice") == 1
+
+
+def test_a_full_queue_is_told(monkeypatch, publish, caplog):
+    monkeypatch.setattr(publishing, "QUEUE_LIMIT", 3)
+    with faulty("hanging") as url:
+        attempt = publish(url)
+        results = [attempt(str(number))[0] for number in range(8)]
+    assert results[-1] is None
+    assert "3 updates wait for the hub already" in caplog.text
+
+
+def test_updates_leave_in_order_and_before_the_process_ends(tmp_path):
+    with external_hub("--anonymous=true") as (port, url):
+        script = textwrap.dedent(
+            f"""
+            from flask import Flask
+            from flask_mercure_sse import MercureSSE
+            app = Flask("ending")
+            mercure = MercureSSE(app, hub_url={url!r}, publisher_jwt={jwt_for(url)!r})
+            with app.test_request_context():
+                for number in range(50):
+                    assert mercure.publish("t", str(number))
+            """
+        )
+        env = {**os.environ, "PYTHONPATH": str(ROOT / "python")}
+        subprocess.run([sys.executable, "-c", script], env=env, timeout=60, check=True)
+        from support.sse import Stream
+
+        stream = Stream.open(port, f"{HUB_PATH}?topic=t&lastEventID=earliest")
+        assert stream.wait(50) == [str(number) for number in range(50)]
+        stream.close()
+
+
+def test_from_an_event_loop(make_app):
+    app = make_app(MERCURE_ON_FAILURE="raise")
+    mercure = app.extensions["mercure_sse"].instance
+
+    async def publish_all() -> list[str]:
+        return await asyncio.gather(*(mercure.apublish("t", str(n)) for n in range(10)))
+
+    with app.app_context():
+        ids = asyncio.run(publish_all())
+        quiet = asyncio.run(mercure.apublish("t", "logged", on_failure="log"))
+    assert len({*ids, quiet}) == 11
+
+
+def test_from_an_event_loop_the_policy_holds(publish, tmp_path, caplog):
+    with faulty("down") as url:
+        attempt = publish(url, MERCURE_SPOOL=str(tmp_path / "spool"))
+        mercure = attempt.app.extensions["mercure_sse"].instance
+        with attempt.app.app_context():
+            assert asyncio.run(mercure.apublish("t", "x")) is None
+            assert asyncio.run(mercure.apublish("t", "x", on_failure="spool"))
+            with pytest.raises(HubUnavailable):
+                asyncio.run(mercure.apublish("t", "x", on_failure="raise"))
+
+
+def test_without_flask():
+    with external_hub() as (_, url):
+        token = jwt_for(url)
+        publisher = Publisher(url, token, on_failure="raise")
+        assert publisher.publish("t", {"a": 1})
+        assert Publisher(url, lambda: token).publish("t", "x")
+        with pytest.raises(ConfigurationError, match="jwt"):
+            Publisher(url)
+        with pytest.raises(ConfigurationError, match="spool"):
+            Publisher(url, token, on_failure="spool")
+
+
+def jwt_for(url: str) -> str:
+    import jwt
+
+    return jwt.encode({"mercure": {"publish": ["*"]}}, KEYS["publisher"], algorithm="HS256")
+
+
+def test_signals_tell_how_it_went(publish):
+    told: list[tuple] = []
+
+    def good(sender, id):
+        told.append(("good", sender.name, id))
+
+    def bad(sender, id, error):
+        told.append(("bad", sender.name, type(error).__name__))
+
+    with update_published.connected_to(good), publish_failed.connected_to(bad):
+        with hub() as running:
+            id, _ = publish(running.url)("x", on_failure="raise")
+        with faulty("refusing") as url, pytest.raises(HubRefused):
+            publish(url)("x", on_failure="raise")
+    assert told == [("good", "tests", id), ("bad", "tests", "HubRefused")]
+
+
+def test_a_fork_sends_its_own_updates_and_no_others(make_app):
+    app = make_app()
+    mercure = app.extensions["mercure_sse"].instance
+    with app.app_context():
+        mercure.publish("t", "parent")
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads, on purpose
+        child = os.fork()
+    if child == 0:
+        status = 1
+        with contextlib.suppress(BaseException), app.app_context():
+            status = 0 if mercure.publish("t", "child") else 1
+        os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    text = app.test_client().get(f"{HUB_PATH}?topic=t&lastEventID=earliest").text
+    assert (text.count("data: parent"), text.count("data: child")) == (1, 1)
