@@ -159,11 +159,12 @@ fn an_update_that_arrives_while_stopping_is_not_acknowledged() {
     let mut hub = TestHub::start();
     let mut subscriber = hub.subscribe("topic=a", &[]);
     let token = v0(PUBLISHER_KEY, &json!({"publish": ["*"]}));
-    let request = post("topic=a&data=late", &[&bearer(&token)]);
+    let request = post("topic=a&data=late", &[&bearer(&token), "Expect: 100-continue"]);
     let (head, body) = request.split_at(request.len() - 4);
     let mut publisher = hub.connect();
     let _idle = hub.connect();
     publisher.write(head);
+    assert_eq!(publisher.head().status, 100, "the hub has begun with the request");
     let stopping = std::thread::spawn(move || {
         let clock = mercure_engine::Clock::system();
         hub.stop();
