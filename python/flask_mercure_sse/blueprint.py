@@ -6,6 +6,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 from urllib.parse import quote, urlencode
 
@@ -13,7 +14,7 @@ from flask import Blueprint, Response, current_app, request, session
 
 from .companion import Verdict
 from .errors import HubUnavailable
-from .handoff import HandoffResponse, Unsupported, client_socket
+from .handoff import Client, Exit, HandoffResponse, Unsupported, way_out
 from .settings import HUB_PATH
 from .state import MercureSSEState
 
@@ -111,9 +112,9 @@ Route = Callable[[MercureSSEState, dict[str, Any]], Response]
 
 def _route(state: MercureSSEState) -> Route:
     """How this request's stream can be served without holding a worker that others need."""
-    client = client_socket(request.environ) if state.settings.handoff else _SWITCHED_OFF
+    client = way_out(request.environ) if state.settings.handoff else _SWITCHED_OFF
     if not isinstance(client, Unsupported):
-        return _hand_over
+        return partial(_hand_over, client)
     if request.environ.get("werkzeug.socket") is not None and request.environ.get(
         "wsgi.multithread"
     ):
@@ -139,9 +140,9 @@ def _explain(state: MercureSSEState, why: Unsupported, instead: str) -> None:
     )
 
 
-def _hand_over(state: MercureSSEState, envelope: dict[str, Any]) -> Response:
+def _hand_over(client: Client | Exit, state: MercureSSEState, envelope: dict[str, Any]) -> Response:
     bus = state.companion()
-    token = secrets.token_hex(16)
+    token = client.token if isinstance(client, Exit) else secrets.token_hex(16)
     verdict = bus.authorize(token, envelope)
     if verdict.status != 200:
         return _response(verdict)
@@ -161,7 +162,6 @@ def _hand_over(state: MercureSSEState, envelope: dict[str, Any]) -> Response:
         except HubUnavailable as error:
             return _unavailable(state, error)
 
-    client = client_socket(request.environ)
     return HandoffResponse(verdict, bus=bus, token=token, client=client, fallback=fallback)
 
 

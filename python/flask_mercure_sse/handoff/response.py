@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flask import Response
 
 from ..errors import HubUnavailable
-from .sockets import Swap
+from .pipe import Exit, Pipe
+from .sockets import Client, Swap
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -27,6 +28,7 @@ class HandoffResponse(Response):
     pair. The companion reads the answer there, passes its head on to the client and goes on with
     the stream.
 
+    :param client: the client's connection, or the way out of an ASGI request.
     :param fallback: makes the response to give instead if handing over fails.
     """
 
@@ -36,7 +38,7 @@ class HandoffResponse(Response):
         *,
         bus: Bus,
         token: str,
-        client: Any,
+        client: Client | Exit,
         fallback: Callable[[str], Response],
     ) -> None:
         super().__init__(b"", 200, verdict.headers)
@@ -56,12 +58,13 @@ class HandoffResponse(Response):
         return super().__call__(environ, start_response)
 
     def _hand_over(self) -> None:
-        swap = Swap.prepare(self._client.fileno())
+        client = self._client
+        exchange = Pipe(client, MARK) if isinstance(client, Exit) else Swap.prepare(client.fileno())
         try:
-            self._bus.take(self._token, (swap.live, swap.far.fileno()))
-            swap.commit()
+            self._bus.take(self._token, (exchange.live, exchange.far.fileno()))
+            exchange.commit()
         finally:
-            swap.close()
+            exchange.close()
 
     def _without_handoff(self, reason: str) -> Response:
         response = self._fallback(reason)

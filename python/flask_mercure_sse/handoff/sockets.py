@@ -1,8 +1,4 @@
-"""Where a WSGI server keeps the client's socket, and how to take its place.
-
-Only servers on the list are touched: for each of them it was tried that their own handling of the
-request goes on undisturbed.
-"""
+"""Whether a client's connection may be taken from its WSGI server, and how to take its place."""
 
 from __future__ import annotations
 
@@ -13,13 +9,13 @@ import ssl
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, cast
+
+from .servers import lookup
 
 if sys.platform != "win32":
     import fcntl
 
-#: Environ key under which a server leaves the client's socket.
-_KEYS = ("werkzeug.socket", "gunicorn.socket")
 #: Live connections are placed from this descriptor on: low ones are left to servers that use
 #: ``select``, which cannot watch others.
 _FIRST_DESCRIPTOR = 1024
@@ -35,36 +31,46 @@ class Unsupported:
     remedy: str
 
 
-def client_socket(environ: Mapping[str, Any]) -> Any | Unsupported:
-    """The client's socket object, if it may be taken over.
+class Client(Protocol):
+    """The client's connection, as a server keeps it."""
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+
+
+def client_socket(environ: Mapping[str, Any]) -> Client | Unsupported:
+    """The client's connection, if it may be taken over.
 
     :param environ: the WSGI environment of the request.
     """
-    key = next((key for key in _KEYS if environ.get(key) is not None), None)
-    if key is None:
+    found = lookup(environ)
+    if found is None:
         return Unsupported(
             f"the server ({environ.get('SERVER_SOFTWARE', 'unknown')}) does not expose the "
             "client's socket",
-            "run under gunicorn (sync or gthread) or Flask's development server",
+            "run under one of the servers of docs/flask.md that hand connections over",
         )
-    found = environ[key]
     if isinstance(found, ssl.SSLSocket):
         return Unsupported("the server itself speaks TLS", "end TLS in a proxy before the server")
     if not str(environ.get("SERVER_PROTOCOL", "")).startswith("HTTP/1."):
         return Unsupported("the connection is shared (HTTP/2)", "speak HTTP/1.1 to the server")
-    if key == "werkzeug.socket" and environ.get("wsgi.multiprocess"):
+    if "werkzeug.socket" in environ and environ.get("wsgi.multiprocess"):
         return Unsupported("each request has a process of its own", "use threads, not processes")
-    try:
-        plain = (
-            found.family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
-            and found.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
-            and not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-        )
-    except (OSError, AttributeError):
-        plain = False
-    if not plain:
+    if not _is_connection(found):
         return Unsupported("the socket is not a client's connection", "report this server")
-    return found
+    return cast(Client, found)
+
+
+def _is_connection(client: Client) -> bool:
+    try:
+        with socket.socket(fileno=os.dup(client.fileno())) as probe:
+            return (
+                probe.family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
+                and probe.type == socket.SOCK_STREAM
+                and not probe.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            )
+    except (OSError, AttributeError, TypeError, ValueError):
+        return False
 
 
 @dataclass

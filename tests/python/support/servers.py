@@ -125,6 +125,31 @@ def waitress(port: int) -> list[str]:
     return [script("waitress-serve"), f"--listen=127.0.0.1:{port}", "app:app"]
 
 
+def uwsgi(port: int, *options: str) -> list[str]:
+    plain = ["--module", "app:app", "--master", "--need-app", "--die-on-term", "--enable-threads"]
+    # A router of its own has a port to itself; the other way round serves the port directly.
+    door = [] if "--http" in options else ["--http-socket", f"127.0.0.1:{port}"]
+    options = tuple(f"127.0.0.1:{port}" if option == "PORT" else option for option in options)
+    return [script("pyuwsgi"), *door, *options, *plain]
+
+
+def own(port: int, name: str) -> list[str]:
+    """A server that has no command; see ``apps/run.py``."""
+    return [sys.executable, "run.py", name, str(port)]
+
+
+def granian(port: int, interface: str, app: str) -> list[str]:
+    return [script("granian"), f"--interface={interface}", f"--port={port}", app]
+
+
+def uvicorn(port: int, app: str) -> list[str]:
+    return [script("uvicorn"), f"--port={port}", app]
+
+
+def hypercorn(port: int, app: str) -> list[str]:
+    return [script("hypercorn"), f"--bind=127.0.0.1:{port}", app]
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process runs (a zombie does not)."""
     try:

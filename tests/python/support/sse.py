@@ -27,6 +27,8 @@ class Stream:
     events: list[Event] = field(default_factory=list)
     ended: bool = False
     _buffer: bytes = b""
+    _chunked: bool = False
+    _arrived: bytes = b""
 
     @classmethod
     def open(cls, port: int, path: str, headers: dict[str, str] | None = None) -> Stream:
@@ -75,15 +77,35 @@ class Stream:
         if not chunk:
             self.ended = True
             return
+        held = len(self._buffer)
         self._buffer += chunk
         if not self.head:
             head, mark, rest = self._buffer.partition(b"\r\n\r\n")
             if not mark:
                 return
-            self.head, self._buffer = head.decode("latin-1"), rest
+            self.head, self._buffer = head.decode("latin-1"), b""
+            chunk = rest
+            self._chunked = self.header("transfer-encoding") == "chunked"
+        else:
+            self._buffer = self._buffer[:held]
+        self._buffer += self._without_framing(chunk) if self._chunked else chunk
         *blocks, self._buffer = self._buffer.split(b"\n\n")
         for block in blocks:
             self._take(block.decode())
+
+    def _without_framing(self, data: bytes) -> bytes:
+        """What the whole chunks of a chunked body hold; the rest waits."""
+        self._arrived += data
+        body = b""
+        while True:
+            size, mark, rest = self._arrived.partition(b"\r\n")
+            if not mark or len(rest) < int(size, 16) + 2:
+                return body
+            if int(size, 16) == 0:
+                self.ended = True
+                return body
+            body += rest[: int(size, 16)]
+            self._arrived = rest[int(size, 16) + 2 :]
 
     def _take(self, block: str) -> None:
         event, lines = Event(), []
