@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -11,9 +11,12 @@ from flask import Response, has_request_context, request, session
 from . import tokens
 from .addresses import Addresses, own_path
 from .base import PayloadGetter
+from .errors import ConfigurationError
+from .rules import Action, Rule
 from .topics import Topics, topic_list
 
 _F = TypeVar("_F", bound=PayloadGetter)
+_R = TypeVar("_R", bound=Rule)
 
 
 class Authorization(Addresses):
@@ -31,6 +34,32 @@ class Authorization(Addresses):
     def payload_of(self, topics: list[str]) -> Any:
         """What is told of the subscriber at hand; ``None`` without a :meth:`payload_getter`."""
         return self._payload_getter(topics) if self._payload_getter is not None else None
+
+    def authorize(
+        self, template: str, *, actions: Iterable[Action] = ("subscribe",)
+    ) -> Callable[[_R], _R]:
+        """Declares the function that decides whether the user at hand may read a private topic.
+
+        It is called with the template's variables, in a request, and sees the session and the
+        current user. On the built-in hub it is asked at each subscription; no token is needed, and
+        the stream ends after ``MERCURE_TOKEN_LIFETIME`` to be judged anew. For an external hub,
+        give :meth:`authorized` topics to :meth:`set_authz_cookie`.
+
+        :param template: URI template of the topics, with ``{name}`` for one segment and ``{+name}``
+            for any text: ``"orders/{id}"``.
+        :param actions: what it decides on: ``"subscribe"``, ``"publish"``.
+        :raises ConfigurationError: for a template of another kind.
+        """
+
+        def declare(function: _R) -> _R:
+            self._rules.add(template, actions, function)
+            return function
+
+        return declare
+
+    def authorized(self, topics: Topics, action: Action = "subscribe") -> list[str]:
+        """Those of some topics that a rule allows the user at hand; see :meth:`authorize`."""
+        return self._rules.allowed(topic_list(topics), action, self.state.logger)
 
     def create_subscription_jwt(
         self, topics: Topics, payload: Mapping[str, Any] | None = None
@@ -109,11 +138,16 @@ class Authorization(Addresses):
         return response
 
     def _cookie_options(self, secure: bool | None) -> dict[str, Any]:
-        hub = self.state.settings.public_hub_url
+        hub = urlsplit(self.state.settings.public_hub_url or "")
         if secure is None:
-            secure = urlsplit(hub).scheme == "https" if hub else _request_is_secure()
-        path = urlsplit(hub).path or "/" if hub else own_path()
-        return {"path": path, "secure": secure, "httponly": True, "samesite": "Strict"}
+            secure = hub.scheme == "https" if hub.scheme else _request_is_secure()
+        return {
+            "path": (hub.path or "/") if hub.scheme else own_path(),
+            "domain": _shared_domain(hub.hostname) if hub.hostname else None,
+            "secure": secure,
+            "httponly": True,
+            "samesite": "Strict",
+        }
 
     def set_authz_session(
         self, subscribe: Topics | None = None, publish: Topics | None = None
@@ -132,3 +166,26 @@ class Authorization(Addresses):
 
 def _request_is_secure() -> bool:
     return has_request_context() and request.is_secure
+
+
+def _shared_domain(hub: str) -> str | None:
+    """The domain that the application, as the request has named it, and the hub have in common;
+    ``None`` if they are one host.
+
+    :raises ConfigurationError: if no cookie of the application can reach the hub.
+    """
+    own = urlsplit(f"//{request.host}").hostname if has_request_context() else None
+    if own is None or own == hub:
+        return None
+    shared: list[str] = []
+    for ours, theirs in zip(own.split(".")[::-1], hub.split(".")[::-1], strict=False):
+        if ours != theirs:
+            break
+        shared.insert(0, ours)
+    # One label in common is a top-level domain, and addresses have no parents.
+    if len(shared) < 2 or own.replace(".", "").isdigit():
+        raise ConfigurationError(
+            f"a cookie of {own} cannot reach the hub at {hub}: serve both below one domain, or "
+            "give the token to the page (create_subscription_jwt)"
+        )
+    return ".".join(shared)

@@ -9,6 +9,7 @@ from typing import Any, cast
 from flask import Flask, current_app, has_app_context
 
 from .errors import ConfigurationError
+from .rules import Rules
 from .state import KEY, MercureSSEState
 
 PayloadGetter = Callable[[list[str]], Any]
@@ -26,6 +27,7 @@ class Base:
         # application of a test can go.
         self._app: weakref.ref[Flask] | None = None
         self._payload_getter: PayloadGetter | None = None
+        self._rules = Rules()
 
     @property
     def app(self) -> Flask:

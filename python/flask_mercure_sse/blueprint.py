@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
-from urllib.parse import quote, urlencode
+from urllib.parse import parse_qs, quote, urlencode
 
 from flask import Blueprint, Response, current_app, request, session
 
 from .companion import Verdict
 from .errors import HubUnavailable
 from .handoff import Client, Exit, HandoffResponse, Unsupported, way_out
+from .rules import Action
 from .settings import HUB_PATH
 from .state import MercureSSEState
 
@@ -34,6 +35,8 @@ _RELAYED = (
 )
 #: Largest body of a publish request, in bytes.
 _MAX_BODY = 1 << 20
+#: Topics of one request that rules are asked about; each may cost a query.
+_MAX_JUDGED = 100
 #: Headers of a relayed response that describe the bus, not the client's connection.
 _HOP_BY_HOP = frozenset({"connection", "content-length", "date", "transfer-encoding"})
 
@@ -44,7 +47,9 @@ def subscribe() -> Response:
     state = _state()
     if request.method == "HEAD":
         return Response(status=200, mimetype="text/event-stream")
-    envelope = _envelope(state)
+    names = ("topic", "match", "match_exact")
+    asked = dict.fromkeys(topic for name in names for topic in request.args.getlist(name))
+    envelope = _envelope(state, asked_for=list(asked))
     try:
         return _route(state)(state, envelope)
     except HubUnavailable as error:
@@ -66,9 +71,9 @@ def publish() -> Response:
         reason = f"request body: over the limit of {_MAX_BODY} bytes"
         return Response(reason, status=413, mimetype="text/plain")
     try:
-        verdict = state.companion().relay(
-            "publish", {**_envelope(state), "body": body.decode("latin-1")}
-        )
+        published = parse_qs(body.decode("utf-8", "replace")).get("topic", [])
+        envelope = _envelope(state, published=published)
+        verdict = state.companion().relay("publish", {**envelope, "body": body.decode("latin-1")})
     except HubUnavailable as error:
         return _unavailable(state, error)
     return _response(verdict)
@@ -177,31 +182,47 @@ def _poll(state: MercureSSEState, envelope: dict[str, Any]) -> Response:
     return _response(state.companion().relay("poll", envelope))
 
 
-def _envelope(state: MercureSSEState) -> dict[str, Any]:
+def _envelope(
+    state: MercureSSEState, *, asked_for: Sequence[str] = (), published: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The request, as the companion takes it.
+
+    :param asked_for: topics that the client wants to read.
+    :param published: topics that it wants to publish to.
+    """
     headers = [(name, request.headers[name]) for name in _RELAYED if name in request.headers]
     query = request.environ.get("QUERY_STRING", "")
-    granted = _granted(state)
+    granted = _granted(state, asked_for, published)
     return {"query": query, "headers": headers, "policy": state.policy(), "grants": granted}
 
 
-def _granted(state: MercureSSEState) -> dict[str, Any] | None:
-    """What ``set_authz_session`` has put into the session.
+def _granted(
+    state: MercureSSEState, asked_for: Sequence[str], published: Sequence[str]
+) -> dict[str, Any] | None:
+    """What ``set_authz_session`` has put into the session, and what the application's rules allow.
 
     The stream ends with the lifetime of a token, and the browser comes back, to be judged by what
     the session holds then: a logout takes effect within this time.
     """
     granted = session.get("mercure")
-    if not isinstance(granted, dict):
+    stored = granted if isinstance(granted, dict) else {}
+    topics: dict[str, list[str]] = {}
+    for action, asked in _actions(asked_for, published):
+        topics[action] = [*map(str, stored.get(action) or ())]
+        topics[action] += state.instance.authorized(asked[:_MAX_JUDGED], action)
+    if not stored and not any(topics.values()):
         return None
-    topics = {
-        action: [str(topic) for topic in granted.get(action) or ()]
-        for action in ("publish", "subscribe")
-    }
     return {
         **topics,
         "payload": state.instance.payload_of(topics["subscribe"]),
         "expires_at": int(time.time()) + state.settings.token_lifetime,
     }
+
+
+def _actions(
+    asked_for: Sequence[str], published: Sequence[str]
+) -> tuple[tuple[Action, Sequence[str]], tuple[Action, Sequence[str]]]:
+    return ("subscribe", asked_for), ("publish", published)
 
 
 def _response(verdict: Verdict) -> Response:

@@ -120,13 +120,14 @@ class Settings:
             raise ConfigurationError(f"unknown argument: {', '.join(sorted(unknown))}")
         hub_url, public_hub_url, from_request = read.addresses(development)
         secret = config.get("SECRET_KEY") or None
+        cookie = _cookie_name(read.text("AUTHZ_COOKIE_NAME"), public_hub_url)
         own_publisher_key = read.secret("PUBLISHER_SECRET_KEY")
         return cls(
             hub_url=hub_url,
             public_hub_url=public_hub_url,
             hub_url_from_request=from_request,
             publisher_jwt=read.text("PUBLISHER_JWT"),
-            authz_cookie_name=read.text("AUTHZ_COOKIE_NAME") or "mercureAuthorization",
+            authz_cookie_name=cookie,
             type_is_topic=read.flag("TYPE_IS_TOPIC", False),
             allow_publish=read.flag("HUB_ALLOW_PUBLISH", False),
             allow_anonymous=read.flag("HUB_ALLOW_ANONYMOUS", True),
@@ -162,6 +163,23 @@ def _warn_of_unknown_keys(config: Mapping[str, Any], logger: logging.Logger) -> 
             nearest = difflib.get_close_matches(key, known, n=1)
             hint = f"; did you mean {nearest[0]}?" if nearest else ""
             logger.warning("%s is not a setting of flask-mercure-sse%s", key, hint)
+
+
+def _cookie_name(name: str | None, hub: str | None) -> str:
+    """The cookie's name; a prefix of it is a promise that browsers hold the application to."""
+    if name is None:
+        return "mercureAuthorization"
+    if name.startswith("__Host-"):
+        raise ConfigurationError(
+            "MERCURE_AUTHZ_COOKIE_NAME begins with __Host-: such cookies have the path /, and this "
+            "one goes to the hub only; use __Secure-"
+        )
+    if name.startswith("__Secure-") and hub is not None and not hub.startswith("https://"):
+        raise ConfigurationError(
+            f"MERCURE_AUTHZ_COOKIE_NAME begins with __Secure-, but the hub is at {hub}: browsers "
+            "refuse the cookie; use https, or another name"
+        )
+    return name
 
 
 class _Reader:

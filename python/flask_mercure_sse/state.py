@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
 import sys
 import weakref
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -44,6 +46,7 @@ class MercureSSEState:
         self._buses: dict[tuple[int, bool], Bus] = {}
         self._announced: set[str] = set()
         self._publisher: Publisher | None = None
+        self._published_to: HubTarget | None = None
 
     # What the documents of 0.1 and 0.4 name, to be read by applications.
 
@@ -125,7 +128,7 @@ class MercureSSEState:
         if self._publisher is None:
             settings = self.settings
             publisher = Publisher(
-                self.hub(),
+                self._published_to or self.hub(),
                 on_failure=settings.on_failure,
                 timeout=settings.timeout,
                 spool=self._spool_path() if settings.on_failure == "spool" else settings.spool,
@@ -136,6 +139,18 @@ class MercureSSEState:
             # Of several threads that come here at once, one wins.
             self._publisher = self._publisher or publisher
         return self._publisher
+
+    @contextlib.contextmanager
+    def publishing_to(self, target: HubTarget) -> Iterator[None]:
+        """Sends the application's updates elsewhere within the block, for tests."""
+        former = self._published_to, self._publisher
+        self._published_to, self._publisher = target, None
+        try:
+            yield
+        finally:
+            if self._publisher is not None:
+                self._publisher.close()
+            self._published_to, self._publisher = former
 
     def hub(self, url: str | None = None, jwt: str | None = None) -> HubTarget:
         """Where updates go.

@@ -27,7 +27,7 @@ SNIPPETS = {
     "README.md": ["sh", "python", "sh", "sh", "sh"],
     "docs/flask.md": [
         *("python", "python", "python", "python", "html"),
-        *("python", "python", "python", "python", "python", "python", "sh"),
+        *("python", "python", "python", "python", "python", "python", "python", "sh"),
     ],
     "docs/conformance.md": ["sh"],
     "docs/hub.md": ["toml", "sh", "sh", "sh", "sh", "toml", "sh", "sh"],
@@ -247,7 +247,8 @@ def events(client, path: str) -> list[str]:
 def test_the_flask_guide(guide):
     app = guide["app"]
     guide["jsonify"] = flask.jsonify
-    for number in (1, 2, 5, 6, 7, 8, 9, 10):
+    guide["session"] = flask.session
+    for number in (1, 2, 5, 6, 7, 8, 9, 10, 11):
         run_python(number, guide)
     with app.test_request_context():
         page = render_template_string(block("docs/flask.md", 4))
@@ -310,7 +311,7 @@ def test_the_commands_of_the_guide(runtime_dir, tmp_path):
         "FLASK_MERCURE_RUNTIME_DIR": str(runtime_dir),
         "FLASK_MERCURE_COMPANION_GRACE": "0.5",
     }
-    script = block("docs/flask.md", 11)
+    script = block("docs/flask.md", 12)
     done = subprocess.run(
         ["bash", "-euc", script], cwd=tmp_path, env=env, capture_output=True, text=True
     )
