@@ -63,7 +63,7 @@ class Addresses(Base):
         if with_subscriptions:
             names += [subscription_topic(name) for name in names]
         parameters = [("topic", name) for name in names]
-        if last_event_id is None:
+        if last_event_id is None or last_event_id is True:
             last_event_id = _cursor_of_request()
             if last_event_id is not None:
                 parameters.append(("last_event_id", last_event_id))

@@ -11,6 +11,7 @@ from flask import (
     has_app_context,
     has_request_context,
     render_template,
+    request,
     request_started,
 )
 
@@ -67,6 +68,8 @@ class MercureSSE(Authorization, Subscriptions):
         state = MercureSSEState(self, settings, app)
         app.extensions[KEY] = app.extensions["mercure"] = state
         app.jinja_env.globals.update(templates.GLOBALS)
+        if settings.on_failure == "spool":
+            request_started.connect(_send_kept, app)
         if not settings.is_external:
             app.register_blueprint(hub_blueprint)
             if settings.url_cursor:
@@ -231,11 +234,14 @@ class MercureSSE(Authorization, Subscriptions):
     ) -> dict[str, Any]:
         """How an update is sent from here: arguments of :meth:`Publisher.send`."""
         state = self.state
-        in_request = has_request_context() and not self.app.testing
+        # A process of Werkzeug's for one request ends without a word, so it waits.
+        lives_on = has_request_context() and not (
+            "werkzeug.socket" in request.environ and request.environ.get("wsgi.multiprocess")
+        )
         return {
             "hub": state.hub(hub_url, jwt) if hub_url or jwt else None,
             "on_failure": on_failure,
-            "wait": state.settings.publish_wait if in_request else None,
+            "wait": state.settings.publish_wait if lives_on and not self.app.testing else None,
         }
 
     def _update(
@@ -258,6 +264,10 @@ class MercureSSE(Authorization, Subscriptions):
             retry=retry,
             dumps=self.app.json.dumps,
         )
+
+
+def _send_kept(app: Flask, **_: object) -> None:
+    app.extensions[KEY].send_kept()
 
 
 def mercure_publish(topic: Topics, data: Any = None, **options: Any) -> str | None:

@@ -22,12 +22,14 @@ class Pending:
 
     :param sending: arguments of :meth:`Publisher.send`.
     :param transaction: the innermost one when it was given; ``None`` if none had begun.
+    :param committed: whether its outermost transaction is committed, and only has to end.
     """
 
     update: Update
     publisher: Publisher
     sending: dict[str, Any]
     transaction: SessionTransaction | None = None
+    committed: bool = False
 
 
 def publish_after_commit(app: Flask, session: Any, pending: Pending) -> None:
@@ -38,10 +40,14 @@ def publish_after_commit(app: Flask, session: Any, pending: Pending) -> None:
     """
     found = _session(app, session)
     pending.transaction = found.get_nested_transaction() or found.get_transaction()
+    if pending.sending["on_failure"] in (None, "raise"):
+        # The commit has happened by then; an exception would only say that it had not.
+        pending.sending["on_failure"] = pending.publisher.quietly
     if _KEY not in found.info:
         found.info[_KEY] = []
-        event.listen(found, "after_commit", _after_commit)
-        event.listen(found, "after_soft_rollback", _after_rollback)
+        event.listen(found, "after_transaction_create", _begun)
+        event.listen(found, "after_commit", _committed)
+        event.listen(found, "after_transaction_end", _ended)
     found.info[_KEY].append(pending)
 
 
@@ -61,27 +67,29 @@ def _session(app: Flask, session: Any) -> Session:
     return session
 
 
-def _after_commit(session: Session) -> None:
+def _begun(session: Session, transaction: SessionTransaction) -> None:
+    """What was given before any transaction belongs to the one that begins now."""
+    for pending in session.info[_KEY]:
+        if pending.transaction is None:
+            pending.transaction = transaction
+
+
+def _committed(session: Session) -> None:
     """The outermost transaction is committed; a savepoint only hands on to the one around it."""
     savepoint = session.get_nested_transaction()
-    if savepoint is not None:
-        for pending in session.info[_KEY]:
-            if pending.transaction is savepoint:
-                pending.transaction = savepoint.parent
-        return
-    ready, session.info[_KEY] = session.info[_KEY], []
+    for pending in session.info[_KEY]:
+        if savepoint is None:
+            pending.committed = True
+        elif pending.transaction is savepoint:
+            pending.transaction = savepoint.parent
+
+
+def _ended(session: Session, transaction: SessionTransaction) -> None:
+    """A transaction that ends without a commit, however it ends, takes its updates along."""
+    waiting: list[Pending] = session.info[_KEY]
+    ready = [one for one in waiting if one.committed and transaction.parent is None]
+    session.info[_KEY] = [
+        one for one in waiting if one not in ready and one.transaction is not transaction
+    ]
     for pending in ready:
         pending.publisher.send(pending.update, **pending.sending)
-
-
-def _after_rollback(session: Session, ended: SessionTransaction) -> None:
-    """What was meant within the transaction, or within a savepoint of it, did not happen."""
-
-    def lives(transaction: SessionTransaction | None) -> bool:
-        if transaction is None:
-            return ended.parent is not None
-        while transaction is not None and transaction is not ended:
-            transaction = transaction.parent
-        return transaction is None
-
-    session.info[_KEY] = [one for one in session.info[_KEY] if lives(one.transaction)]

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 from flask import Flask
 
 from . import signals, tokens
-from .companion import BuiltInHub, Bus, CompanionOptions, prepare_spool
+from .companion import BuiltInHub, Bus, CompanionOptions, prepare_directory
 from .errors import ConfigurationError, PublishError
-from .publishing import ExternalHub, HubTarget, Publisher, external
+from .publishing import ExternalHub, HubTarget, Publisher, Spool, external
 from .settings import Settings, runtime_base
 from .updates import Update
 
@@ -47,6 +47,7 @@ class MercureSSEState:
         self._announced: set[str] = set()
         self._publisher: Publisher | None = None
         self._published_to: HubTarget | None = None
+        self._looked_for_kept = 0
 
     # What the documents of 0.1 and 0.4 name, to be read by applications.
 
@@ -131,8 +132,7 @@ class MercureSSEState:
                 self._published_to or self.hub(),
                 on_failure=settings.on_failure,
                 timeout=settings.timeout,
-                spool=self._spool_path() if settings.on_failure == "spool" else settings.spool,
-                spool_size=settings.spool_size,
+                spool=None if sys.platform == "win32" else self._spool(),
                 logger=self.logger,
                 outcome=self._tell,
             )
@@ -176,7 +176,9 @@ class MercureSSEState:
         :raises HubUnavailable: if there is no answer.
         """
         if self.hub_url is None:
-            verdict = self.companion().request("GET", path)
+            # The form of 0.x: it has words for URI templates, too.
+            accept = {"Accept": "application/ld+json"}
+            verdict = self.companion().request("GET", path, headers=accept)
             return verdict.status, verdict.body
         url = self.hub_url.rstrip("/") + path
         topic = urlsplit(url).path
@@ -193,12 +195,20 @@ class MercureSSEState:
             return None
         return self.companion().last_event_id() or "earliest"
 
-    def _spool_path(self) -> str:
-        if self.settings.spool is not None:
-            return self.settings.spool
+    def _spool(self) -> Spool:
+        settings = self.settings
+        if settings.spool is not None:
+            return Spool(settings.spool, settings.spool_size)
         app = self._app()
-        options = _companion_options(self.settings, app, app is not None and app.testing)
-        return prepare_spool(options)
+        options = _companion_options(settings, app, app is not None and app.testing)
+        path = os.path.join(options.directory, "spool.db")
+        return Spool(path, settings.spool_size, lambda: prepare_directory(options))
+
+    def send_kept(self) -> None:
+        """Has the updates that former processes kept sent; asked at each request, done once."""
+        if self._looked_for_kept != os.getpid():
+            self._looked_for_kept = os.getpid()
+            self.publisher.wake()
 
     def _tell(self, update: Update, failure: PublishError | None) -> None:
         app = self._app()

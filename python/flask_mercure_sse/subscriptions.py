@@ -24,9 +24,12 @@ class Subscriptions(Base):
             ``subscriber``, ``active`` and, if the token had one, ``payload``.
         :raises HubUnavailable: if the hub cannot be reached.
         :raises HubRefused: if it does not tell, or not us.
+        :raises TypeError: for a subscriber without a topic.
         """
+        if subscriber is not None and topic is None:
+            raise TypeError("a subscriber is asked for together with a topic")
         parts = [] if topic is None else [as_topic(topic)]
-        parts += [] if subscriber is None or topic is None else [subscriber]
+        parts += [] if subscriber is None else [subscriber]
         path = "".join(f"/{quote(part, safe='')}" for part in parts)
         status, body = self.state.ask(f"/subscriptions{path}")
         if status == 404 and subscriber is not None:

@@ -55,7 +55,10 @@ def mercure_subscriptions(topic: Topics | None = None) -> list[dict[str, Any]]:
 def _safe(url: str) -> Markup:
     """Safe as it is in an attribute and in a script: every character that means something there is
     percent-encoded, so the ``&`` between parameters needs no escaping and gets none."""
-    return Markup(quote(url, safe="!#$%&()*+,/:;=?@[]~"))  # noqa: S704 (encoded right here)
+    base, mark, query = url.partition("?")
+    # The prefix that the application is mounted at may come from a proxy: no entity in it either.
+    encoded = quote(base, safe="!$%()*+,/:=@[]~") + mark + quote(query, safe="!$%&()*+,/:=?@[]~")
+    return Markup(encoded)  # noqa: S704 (encoded right here)
 
 
 #: The names that templates use.

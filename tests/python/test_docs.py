@@ -27,7 +27,7 @@ SNIPPETS = {
     "README.md": ["sh", "python", "sh", "sh", "sh"],
     "docs/flask.md": [
         *("python", "python", "python", "python", "html"),
-        *("python", "python", "python", "python", "python", "python", "python", "sh"),
+        *("python", "python", "python", "python", "python", "python", "python", "python", "sh"),
     ],
     "docs/conformance.md": ["sh"],
     "docs/hub.md": ["toml", "sh", "sh", "sh", "sh", "toml", "sh", "sh"],
@@ -311,7 +311,7 @@ def test_the_commands_of_the_guide(runtime_dir, tmp_path):
         "FLASK_MERCURE_RUNTIME_DIR": str(runtime_dir),
         "FLASK_MERCURE_COMPANION_GRACE": "0.5",
     }
-    script = block("docs/flask.md", 12)
+    script = block("docs/flask.md", 13)
     done = subprocess.run(
         ["bash", "-euc", script], cwd=tmp_path, env=env, capture_output=True, text=True
     )

@@ -8,7 +8,7 @@ import urllib.parse
 import pytest
 from flask import Flask, render_template_string, request
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import String, create_engine
+from sqlalchemy import String, create_engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from conftest import HUB_PATH
@@ -142,6 +142,32 @@ def test_savepoints(shop):
     assert read(app) == ["outer", "kept"]
 
 
+@pytest.mark.parametrize("way", ["close", "reset", "remove"])
+def test_a_session_that_is_given_up_takes_its_updates_along(shop, way):
+    app, database, mercure = shop
+    database.session.execute(select(Book))
+    mercure.publish_on_commit("t", "abandoned")
+    getattr(database.session() if way != "remove" else database.session, way)()
+    database.session.execute(select(Book))
+    mercure.publish_on_commit("t", "meant")
+    database.session.commit()
+    assert read(app) == ["meant"]
+
+
+def test_after_a_commit_nothing_is_raised(shop, caplog):
+    from flask_mercure_sse.testing import failing
+
+    app, database, mercure = shop
+    database.session.add(Book(id=1))
+    with failing(app):
+        for data in ("1", "2"):
+            mercure.publish_on_commit("t", data, on_failure="raise")
+        database.session.commit()
+    assert caplog.text.count("An update was not published") == 2, "each was tried"
+    database.session.add(Book(id=2))
+    database.session.commit()
+
+
 def test_a_session_without_flask_sqlalchemy(app, tmp_path):
     engine = create_engine(f"sqlite:///{tmp_path}/x.db")
     Base.metadata.create_all(engine)
@@ -196,11 +222,26 @@ def test_subscriptions_can_be_switched_off(make_app):
         mercure_of(app).get_subscriptions()
 
 
-def test_one_subscriber(start, app):
+def test_one_subscriber(app):
     mercure = mercure_of(app)
     with app.app_context():
         assert mercure.get_subscriptions()["subscriptions"] == []
         assert mercure.get_subscriptions("t", "urn:uuid:nobody") == {"subscriptions": []}
+        with pytest.raises(TypeError, match="together with a topic"):
+            mercure.get_subscriptions(subscriber="x")
+
+
+def test_all_subscriptions_have_their_topic(start):
+    server = start(servers.gunicorn)
+    streams = [Stream.open(server.port, f"{HUB_PATH}?topic={t}") for t in ("a", "b%7Bid%7D", "*")]
+
+    def topics() -> set[str]:
+        document = json.loads(server.request("GET", "/subscriptions")[1])
+        return {each["topic"] for each in document["subscriptions"]}
+
+    servers.wait_until(lambda: topics() == {"a", "b{id}", "*"})
+    for stream in streams:
+        stream.close()
 
 
 # -- page loads ---------------------------------------------------------------------------------
@@ -252,6 +293,16 @@ def test_the_newest_id_is_known_at_once(app):
         for number in range(300):
             id = mercure.publish("t", "x", id="i" * (number % 50 + 1) if number % 2 else None)
             assert mercure.last_event_id() == id
+
+
+def test_the_newest_id_is_known_again_after_a_cleaner_of_temporary_files(app, runtime_dir):
+    mercure = mercure_of(app)
+    with app.app_context():
+        mercure.publish("t", "x")
+        (head,) = runtime_dir.glob("*/head")
+        head.unlink()
+        assert mercure.last_event_id() == "earliest"
+        assert mercure.publish("t", "y") == mercure.last_event_id()
 
 
 def test_the_cursor_can_be_left_out_everywhere(make_app):

@@ -8,6 +8,7 @@ import http.server
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -199,10 +200,11 @@ def test_a_full_spool_is_told(tmp_path, caplog):
         "t",
         on_failure="spool",
         spool=str(tmp_path / "spool"),
-        spool_size=3000,
+        spool_size=100_000,
     )
-    results = [publisher.publish("t", "x" * 1000) for _ in range(4)]
-    assert [bool(id) for id in results] == [True, True, False, False]
+    results = [bool(publisher.publish("t", "x" * 10_000)) for _ in range(15)]
+    assert (results[0], results[-1]) == (True, False)
+    assert results == sorted(results, reverse=True)
     assert "the spool is full" in caplog.text
     publisher.close()
 
@@ -331,3 +333,130 @@ def test_a_fork_sends_its_own_updates_and_no_others(make_app):
     assert os.waitpid(child, 0)[1] == 0
     text = app.test_client().get(f"{HUB_PATH}?topic=t&lastEventID=earliest").text
     assert (text.count("data: parent"), text.count("data: child")) == (1, 1)
+
+
+# -- what must not stop it ----------------------------------------------------------------------
+
+
+def test_a_receiver_that_fails_stops_nothing(publish, caplog):
+    def fails(sender, id):
+        raise RuntimeError("a receiver's own")
+
+    with hub(pause=0.05) as running, update_published.connected_to(fails):
+        attempt = publish(running.url)
+        for number in range(5):
+            assert attempt(str(number))[0]
+        wait_until(lambda: len(running.received) == 5, what="the thread has ended")
+        attempt("6", on_failure="raise")
+    assert "a receiver's own" in caplog.text
+
+
+def test_one_call_can_spool_by_default(publish, runtime_dir):
+    port = closed_port()
+    attempt = publish(f"http://127.0.0.1:{port}{HUB_PATH}")
+    assert list(runtime_dir.iterdir()) == [], "nothing is made before it is needed"
+    assert attempt("x", on_failure="spool")[0]
+    (spool,) = runtime_dir.glob("*/spool.db")
+    assert (spool.stat().st_mode & 0o777, spool.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    with hub(port=port) as back:
+        wait_until(lambda: back.received == ["x"], what="it was not sent")
+
+
+def test_a_process_that_ends_empties_its_spool(tmp_path):
+    with hub(pause=0.02) as running:
+        spool = str(tmp_path / "spool")
+        publisher = Publisher(running.url, "t", on_failure="spool", spool=spool)
+        for number in range(20):
+            assert publisher.publish("t", str(number), wait=0.001)
+        publisher.close()
+        assert running.received == [*map(str, range(20))]
+
+
+def test_a_new_process_sends_what_is_left_at_its_first_request(make_app, tmp_path):
+    spool = str(tmp_path / "spool")
+    port = closed_port()
+    url = f"http://127.0.0.1:{port}{HUB_PATH}"
+    left = Publisher(url, "t", on_failure="spool", spool=spool)
+    left.publish("t", "left")
+    left.close()
+    config = {"MERCURE_ON_FAILURE": "spool", "MERCURE_SPOOL": spool}
+    app = make_app(MERCURE_HUB_URL=url, MERCURE_PUBLISHER_JWT="t", **config)
+    with hub(port=port) as back:
+        app.test_client().get("/any")
+        wait_until(lambda: back.received == ["left"], what="it was not sent")
+
+
+def test_other_updates_do_not_starve_the_spool(publish):
+    port = closed_port()
+    attempt = publish(f"http://127.0.0.1:{port}{HUB_PATH}")
+    assert attempt("kept", on_failure="spool")[0]
+    with hub(port=port) as back:
+
+        def arrived() -> bool:
+            attempt("steady")
+            return "kept" in back.received
+
+        wait_until(arrived, what="the spool starves")
+
+
+def test_a_broken_spool_does_not_break_the_request(publish, tmp_path, caplog):
+    (tmp_path / "spool").write_bytes(b"this is no database, and never was one" * 100)
+    with hub() as running:
+        config = {"MERCURE_ON_FAILURE": "spool", "MERCURE_SPOOL": str(tmp_path / "spool")}
+        assert publish(running.url, **config)("arrives")[0]
+        wait_until(lambda: running.received == ["arrives"])
+    attempt = publish(f"http://127.0.0.1:{closed_port()}/", **config)
+    attempt("lost")
+    wait_until(lambda: "An update was not published: the spool" in caplog.text)
+
+
+def test_no_update_is_sent_from_the_queue_and_from_the_disk(tmp_path):
+    """Several processes share the spool, and the hub stops answering for a while."""
+    with hub(pause=0.3) as running:
+        spool = str(tmp_path / "spool")
+        both = [Publisher(running.url, "t", on_failure="spool", spool=spool) for _ in range(2)]
+        for number in range(6):
+            both[number % 2].publish("t", str(number), wait=0.001)
+        for publisher in both:
+            publisher.close()
+        wait_until(lambda: len(running.received) >= 6)
+    assert sorted(running.received) == [*map(str, range(6))], "each once"
+
+
+def test_a_fork_beside_a_spool_in_use(tmp_path):
+    """Parent and child write at the same time, and a child holds nothing of the parent's."""
+    script = textwrap.dedent(
+        f"""
+        import os, sys, threading, warnings
+        warnings.simplefilter("ignore")
+        from flask_mercure_sse import Publisher
+        publisher = Publisher("http://127.0.0.1:{closed_port()}/", "t", on_failure="spool",
+                              spool={str(tmp_path / "spool")!r})
+        def write(name):
+            for number in range(20):
+                assert publisher.publish("t", f"{{name}}-{{number}}", wait=0.001)
+        threads = [threading.Thread(target=write, args=(f"p{{n}}",)) for n in range(3)]
+        for thread in threads: thread.start()
+        children = []
+        for child in range(5):
+            pid = os.fork()
+            if pid == 0:
+                write(f"c{{child}}")
+                os._exit(0)
+            children.append(pid)
+        for thread in threads: thread.join()
+        assert all(os.waitpid(pid, 0)[1] == 0 for pid in children)
+        os._exit(0)
+        """
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "python")}
+    subprocess.run([sys.executable, "-c", script], env=env, timeout=90, check=True)
+    database = sqlite3.connect(tmp_path / "spool")
+    (count,) = database.execute("SELECT count(*) FROM updates").fetchone()
+    database.close()
+    assert count == 8 * 20, "everything that was acknowledged is there"
+
+
+def test_an_unknown_policy_is_told(publish):
+    with hub() as running, pytest.raises(ConfigurationError, match="rasie"):
+        publish(running.url)("x", on_failure="rasie")

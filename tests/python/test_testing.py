@@ -69,14 +69,13 @@ def app():
     app.post("/orders")(lambda: mercure.publish("orders", "new") or "failed")
     return app
 
-def test_an_order_is_told(app, mercure_updates):
-    assert app.test_client().post("/orders").status_code == 200
-    assert [update.topic for update in mercure_updates] == ["orders"]
 """
 
 
 def test_the_fixture(tmp_path):
-    (tmp_path / "test_app.py").write_text(PLUGIN)
+    from test_docs import block
+
+    (tmp_path / "test_app.py").write_text(PLUGIN + block("docs/flask.md", 12))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     run = subprocess.run(
         [*command, "-p", "flask_mercure_sse.testing.plugin", "test_app.py"],

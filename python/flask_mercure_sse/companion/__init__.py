@@ -2,6 +2,6 @@
 
 from .bus import Bus, Verdict
 from .hub import BuiltInHub
-from .process import CompanionOptions, prepare_spool
+from .process import CompanionOptions, prepare_directory
 
-__all__ = ["BuiltInHub", "Bus", "CompanionOptions", "Verdict", "prepare_spool"]
+__all__ = ["BuiltInHub", "Bus", "CompanionOptions", "Verdict", "prepare_directory"]

@@ -42,14 +42,13 @@ class CompanionOptions:
         return os.path.join(self.base, digest)
 
 
-def prepare_spool(options: CompanionOptions) -> str:
-    """The path of the application's spool, in a folder that nobody else can read.
+def prepare_directory(options: CompanionOptions) -> None:
+    """Makes the companion's directory, which nobody else can read.
 
-    :raises HubUnavailable: if the folder cannot be made.
+    :raises HubUnavailable: if it cannot be made, or belongs to somebody else.
     """
     for directory in (options.base, options.directory):
         _private_directory(directory)
-    return os.path.join(options.directory, "spool.db")
 
 
 def start(options: CompanionOptions) -> None:
@@ -59,8 +58,7 @@ def start(options: CompanionOptions) -> None:
 
     :raises HubUnavailable: if it cannot be started, with the companion's own words.
     """
-    for directory in (options.base, options.directory):
-        _private_directory(directory)
+    prepare_directory(options)
     log = _open_log(options.directory)
     try:
         process = subprocess.Popen(

@@ -4,5 +4,6 @@ from . import external
 from .external import ExternalHub
 from .hubs import HubTarget, OnFailure
 from .publisher import Publisher
+from .spool import Spool
 
-__all__ = ["ExternalHub", "HubTarget", "OnFailure", "Publisher", "external"]
+__all__ = ["ExternalHub", "HubTarget", "OnFailure", "Publisher", "Spool", "external"]

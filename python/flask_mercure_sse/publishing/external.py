@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import urllib3
@@ -11,6 +12,16 @@ from ..updates import Update
 from .hubs import error_of
 
 _pool = urllib3.PoolManager(maxsize=16)
+
+
+def _after_fork() -> None:
+    """The parent's connections stay the parent's."""
+    global _pool
+    _pool = urllib3.PoolManager(maxsize=16)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class ExternalHub:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
-import weakref
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -30,9 +31,9 @@ class Delivery:
     settle: Callable[[Delivery, PublishError | None], str | None]
     #: Done as soon as it was sent or has failed; its result is the error, if there is one.
     done: Future[PublishError | None] = field(default_factory=Future)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
     #: Its number in the spool, if it is kept there.
     spooled: int | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
     _abandoned: bool = False
 
     def send(self) -> None:
@@ -42,7 +43,7 @@ class Delivery:
             self.hub.send(self.update)
         except PublishError as error:
             failure = error
-        except Exception as error:  # whatever it is, the next update must leave
+        except Exception as error:  # whatever it is, somebody may wait for it
             failure = PublishError(f"the update could not be sent: {error}")
         with self._lock:
             abandoned = self._abandoned
@@ -57,78 +58,111 @@ class Delivery:
             return self._abandoned
 
 
+class _Queue:
+    """What one process has of an outbox."""
+
+    def __init__(self) -> None:
+        # No RLock: several greenlets of one thread would all be its owner.
+        self.changed = threading.Condition(threading.Lock())
+        self.waiting: deque[Delivery] = deque()
+        self.thread: threading.Thread | None = None
+        self.closed = False
+        self.due = False
+
+
 class Outbox:
     """A bounded queue and the thread that empties it. Safe for threads and forks.
 
     :param limit: updates that may wait.
-    :param idle: called every ``period`` seconds as long as nothing waits.
+    :param logger: told of what should not happen.
+    :param chore: called when :meth:`wake` asks for it, and then every ``period`` seconds for as
+        long as it returns that there is something left to do.
     """
 
     def __init__(
-        self, limit: int, idle: Callable[[], None] | None = None, period: float = 1.0
+        self, limit: int, logger: logging.Logger, chore: Callable[[], bool], period: float = 1.0
     ) -> None:
         self._limit = limit
-        self._idle = idle
-        self._period = period if idle else None
-        self.after_fork()
-        _outboxes.add(self)
+        self._logger = logger
+        self._chore = chore
+        self._period = period
+        self._queues: dict[int, _Queue] = {}
 
-    def after_fork(self) -> None:
-        """What waits belongs to the parent, and so does its thread."""
-        self._changed = threading.Condition()
-        self._waiting: deque[Delivery] = deque()
-        self._thread: threading.Thread | None = None
-        self._closed = False
+    def _own(self) -> _Queue:
+        """This process's queue: what waits in a parent, and its thread, stay there.
+
+        Made at the first use and not at the fork, because gevent patches a worker after it.
+        """
+        process = os.getpid()
+        # Of several threads that come here at once, one wins.
+        return self._queues.get(process) or self._queues.setdefault(process, _Queue())
 
     def put(self, delivery: Delivery) -> bool:
-        """Enqueues an update; false if too many wait already."""
-        with self._changed:
-            if len(self._waiting) >= self._limit or self._closed:
+        """Enqueues an update; false if too many wait already, or the outbox is closed."""
+        queue = self._own()
+        with queue.changed:
+            if len(queue.waiting) >= self._limit or queue.closed:
                 return False
-            self._waiting.append(delivery)
-            self._changed.notify()
-        self.start()
+            queue.waiting.append(delivery)
+            queue.changed.notify()
+        self._start(queue)
         return True
 
-    def start(self) -> None:
-        """Makes sure that the thread runs."""
-        with self._changed:
-            if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._run, name="mercure", daemon=True)
-                self._thread.start()
+    def withdraw(self, delivery: Delivery) -> bool:
+        """Takes an update back; false if it is being sent, or was."""
+        queue = self._own()
+        with queue.changed:
+            try:
+                queue.waiting.remove(delivery)
+            except ValueError:
+                return False
+            return True
 
-    def _run(self) -> None:
+    def wake(self) -> None:
+        """Has the chore done soon."""
+        queue = self._own()
+        with queue.changed:
+            queue.due = True
+            queue.changed.notify()
+        self._start(queue)
+
+    def _start(self, queue: _Queue) -> None:
+        with queue.changed:
+            if queue.closed or queue.thread is not None:
+                return
+            thread = threading.Thread(target=self._run, args=(queue,), name="mercure", daemon=True)
+            queue.thread = thread
+        # Not under the lock: starting waits for the thread, which may be a greenlet.
+        thread.start()
+
+    def _run(self, queue: _Queue) -> None:
+        left, next_chore = False, 0.0
         while True:
-            with self._changed:
-                if not self._waiting and not self._closed:
-                    self._changed.wait(self._period)
-                if self._closed and not self._waiting:
+            with queue.changed:
+                if not queue.waiting and not queue.closed and not queue.due:
+                    queue.changed.wait(self._period if left else None)
+                if queue.closed and not queue.waiting:
                     return
-                delivery = self._waiting.popleft() if self._waiting else None
-            if delivery is not None:
-                delivery.send()
-            elif self._idle is not None:
-                self._idle()
+                delivery = queue.waiting.popleft() if queue.waiting else None
+                due, queue.due = queue.due, False
+            try:
+                if delivery is not None:
+                    delivery.send()
+                # By the clock: updates that keep coming must not keep the chore from being done.
+                if due or (left and time.monotonic() >= next_chore):
+                    next_chore = time.monotonic() + self._period
+                    left = self._chore()
+            except Exception:
+                self._logger.exception("Sending updates goes on after an error")
 
     def close(self, timeout: float) -> list[Delivery]:
         """Ends the thread once everything has left, or the time is up; returns what has not."""
-        with self._changed:
-            thread, self._closed = self._thread, True
-            self._changed.notify()
-        if thread is not None:
+        queue = self._own()
+        with queue.changed:
+            thread, queue.closed = queue.thread, True
+            queue.changed.notify()
+        if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
-        with self._changed:
-            left, self._waiting = list(self._waiting), deque()
+        with queue.changed:
+            left, queue.waiting = list(queue.waiting), deque()
         return left
-
-
-_outboxes: weakref.WeakSet[Outbox] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for outbox in list(_outboxes):
-        outbox.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import contextlib
 import json
 import logging
-import sqlite3
+import time
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
-from ..errors import ConfigurationError, HubUnavailable, PublishError
+from ..errors import ConfigurationError, HubUnavailable, MercureError, PublishError
 from ..updates import Update
 from .external import ExternalHub
 from .hubs import HubTarget, OnFailure
 from .outbox import Delivery, Outbox
-from .spool import Spool, Spooled
+from .spool import Spool, Spooled, SpoolError
 
 #: Updates that may wait in memory for a hub, per process.
 QUEUE_LIMIT = 10_000
@@ -37,7 +38,7 @@ class Publisher:
         exception, ``"log"`` an error, or ``"spool"``: keep the update on disk until it can.
     :param timeout: how long to wait for the hub's answer, in seconds.
     :param spool: path of the file that keeps updates; needed for ``"spool"``.
-    :param spool_size: size that the file's updates may reach together, in bytes.
+    :param spool_size: size that what it holds may reach, in bytes.
     :param dumps: writes payloads that are no text as JSON.
     :param logger: where failures are told.
     :param outcome: called after each update with the update and the error, or ``None``; mostly in
@@ -51,7 +52,7 @@ class Publisher:
         *,
         on_failure: OnFailure = "log",
         timeout: float = 5.0,
-        spool: str | None = None,
+        spool: str | Spool | None = None,
         spool_size: int = 64 << 20,
         dumps: Callable[[Any], str] = json.dumps,
         logger: logging.Logger | None = None,
@@ -65,9 +66,8 @@ class Publisher:
         self._dumps = dumps
         self._logger = logger or logging.getLogger("flask_mercure_sse")
         self._outcome = outcome
-        self._spool = Spool(spool, spool_size) if spool is not None else None
-        idle = self._send_spooled if self._spool else None
-        self._outbox = Outbox(QUEUE_LIMIT, idle)
+        self._spool = Spool(spool, spool_size) if isinstance(spool, str) else spool
+        self._outbox = Outbox(QUEUE_LIMIT, self._logger, self.send_kept)
         _publishers.add(self)
 
     @staticmethod
@@ -134,7 +134,7 @@ class Publisher:
 
         :param hub: another hub than the publisher's own; updates for it are never spooled.
         """
-        policy = on_failure or self._on_failure
+        policy = self._policy(on_failure)
         if policy == "raise":
             return self._send_now(update, hub or self._hub)
         delivery = self._enqueue(update, hub, policy)
@@ -154,7 +154,7 @@ class Publisher:
         on_failure: OnFailure | None = None,
     ) -> str | None:
         """Publishes an update that was built before; see :meth:`apublish`."""
-        policy = on_failure or self._on_failure
+        policy = self._policy(on_failure)
         if policy == "raise":
             return await asyncio.to_thread(self._send_now, update, hub or self._hub)
         delivery = self._enqueue(update, hub, policy)
@@ -170,6 +170,14 @@ class Publisher:
             return left
         return delivery.settle(delivery, failure)
 
+    def _policy(self, chosen: OnFailure | None) -> OnFailure:
+        policy = chosen or self._on_failure
+        if policy not in get_args(OnFailure):
+            raise ConfigurationError(f'on_failure is {policy!r}, and not "raise", "log" or "spool"')
+        if policy == "spool" and self._spool is None:
+            raise ConfigurationError('on_failure="spool" needs the path of a spool: MERCURE_SPOOL')
+        return policy
+
     def _send_now(self, update: Update, hub: HubTarget) -> str:
         try:
             hub.send(update)
@@ -183,11 +191,12 @@ class Publisher:
         self, update: Update, hub: HubTarget | None, policy: OnFailure
     ) -> Delivery | str | None:
         spooled = policy == "spool" and hub is None
-        if spooled and self._spool is not None and not self._spool.is_empty():
-            # Older updates wait on disk: it must not overtake them.
-            return self._keep(Delivery(update, self._hub, self._settle_spooled))
-        settle = self._settle_spooled if spooled else self._settle
-        delivery = Delivery(update, hub or self._hub, settle)
+        delivery = Delivery(
+            update, hub or self._hub, self._settle_spooled if spooled else self._settle
+        )
+        if spooled and self._others_wait():
+            # It must not overtake them.
+            return self._keep(delivery)
         if self._outbox.put(delivery):
             return delivery
         failure = HubUnavailable(f"{QUEUE_LIMIT} updates wait for the hub already")
@@ -196,7 +205,9 @@ class Publisher:
     def _leave(self, delivery: Delivery) -> str | None:
         """Nobody waits any longer: whoever sends the update settles it."""
         if delivery.settle == self._settle_spooled:
-            # On disk first, so that it outlives this process from here on.
+            if self._outbox.withdraw(delivery):
+                return self._keep(delivery)
+            # It is being sent. On disk all the same, so that it outlives this process.
             self._keep(delivery, pause=2 * self._timeout)
         if delivery.abandon():
             return delivery.update.id
@@ -209,71 +220,109 @@ class Publisher:
         self._logger.error("An update was not published: %s", failure)
         return None
 
-    def _settle_spooled(self, delivery: Delivery, failure: PublishError | None) -> str | None:
-        spool = self._the_spool()
-        if isinstance(failure, HubUnavailable):
-            if delivery.spooled is None:
-                return self._keep(delivery)
-            spool.release(delivery.spooled)
-            return delivery.update.id
-        if delivery.spooled is not None:
-            spool.remove(delivery.spooled)
-        return self._settle(delivery, failure)
+    def _tell(self, update: Update, failure: PublishError | None) -> None:
+        if self._outcome is None:
+            return
+        try:
+            self._outcome(update, failure)
+        except Exception:  # of whoever listens: publishing goes on
+            self._logger.exception("A receiver of the outcome of an update failed")
 
     # -- the spool --------------------------------------------------------------------------
 
-    def _the_spool(self) -> Spool:
-        if self._spool is None:
-            raise ConfigurationError('on_failure="spool" needs the path of a spool')
-        return self._spool
+    def _others_wait(self) -> bool:
+        try:
+            return self._spool is not None and not self._spool.is_empty()
+        except SpoolError as error:
+            self._logger.error("Updates cannot be kept: %s", error)
+            return False
+
+    def _settle_spooled(self, delivery: Delivery, failure: PublishError | None) -> str | None:
+        unavailable = isinstance(failure, HubUnavailable)
+        if delivery.spooled is None:
+            return self._keep(delivery) if unavailable else self._settle(delivery, failure)
+        if self._spool is not None:
+            try:
+                if unavailable:
+                    self._spool.release(delivery.spooled)
+                else:
+                    self._spool.remove(delivery.spooled)
+            except SpoolError as error:
+                self._logger.error("An update that was kept may be published twice: %s", error)
+        # What came after it may wait for it.
+        self._outbox.wake()
+        return delivery.update.id if unavailable else self._settle(delivery, failure)
 
     def _keep(self, delivery: Delivery, pause: float = 0.0) -> str | None:
-        """Puts an update into the spool; one that does not fit is lost, and told."""
+        """Puts an update into the spool. One that cannot be kept is lost, and told, unless it is
+        being sent."""
+        reason = "the spool is full"
         try:
-            delivery.spooled = self._the_spool().add(delivery.update, pause=pause)
-            reason = "the spool is full"
-        except (OSError, sqlite3.Error) as error:
-            reason = f"the spool cannot be written: {error}"
-        if delivery.spooled is None:
-            return self._settle(delivery, HubUnavailable(reason))
-        self._outbox.start()
-        return delivery.update.id
+            if self._spool is not None:
+                delivery.spooled = self._spool.add(delivery.update, pause=pause)
+        except SpoolError as error:
+            reason = str(error)
+        if delivery.spooled is not None:
+            self._outbox.wake()
+            return delivery.update.id
+        if pause:
+            self._logger.warning("An update that is being sent cannot be kept: %s", reason)
+            return delivery.update.id
+        return self._settle(delivery, HubUnavailable(reason))
 
-    def _send_spooled(self) -> None:
-        """Sends what waits on disk, oldest first, until the hub is unavailable again."""
-        spool = self._the_spool()
+    def send_kept(self, patience: float = 1.0) -> bool:
+        """Sends what waits on disk, oldest first, until the hub is unavailable again, or for so
+        many seconds. Of all processes one does; the others return at once.
+
+        :returns: whether anything is left.
+        """
+        if self._spool is None or not self._others_wait():
+            return False
+        deadline = time.monotonic() + patience
         try:
-            with spool.exclusive() as mine:
-                while mine and (spooled := spool.next()) and self._send_again(spool, spooled):
-                    pass
-        except (OSError, sqlite3.Error) as error:
-            self._logger.error("The spool of updates cannot be read: %s", error)
+            with self._spool.exclusive() as mine:
+                while mine and time.monotonic() < deadline and (kept := self._spool.next()):
+                    if not self._send_again(self._spool, kept):
+                        break
+        except SpoolError as error:
+            self._logger.error("Kept updates cannot be sent: %s", error)
+        return self._others_wait()
 
-    def _send_again(self, spool: Spool, spooled: Spooled) -> bool:
+    def _send_again(self, spool: Spool, kept: Spooled) -> bool:
         """Sends one update; false if the hub is unavailable."""
-        delivery = Delivery(spooled.update, self._hub, self._settle)
+        delivery = Delivery(kept.update, self._hub, self._settle)
+        failure: PublishError | None = None
+        spool.attempt(kept.number)
         try:
-            spool.attempt(spooled.number)
-            self._hub.send(spooled.update, again=spooled.attempted)
+            self._hub.send(kept.update, again=kept.attempted)
         except HubUnavailable:
             return False
         except PublishError as error:
-            self._settle(delivery, error)
-        else:
-            self._settle(delivery, None)
-        spool.remove(spooled.number)
+            failure = error
+        except MercureError as error:
+            self._logger.error("Kept updates cannot be sent: %s", error)
+            return False
+        spool.remove(kept.number)
+        self._settle(delivery, failure)
         return True
+
+    @property
+    def quietly(self) -> OnFailure:
+        """The policy, or ``"log"`` where an exception would be out of place."""
+        return "log" if self._on_failure == "raise" else self._on_failure
+
+    def wake(self) -> None:
+        """Has the updates that a former process kept sent soon."""
+        self._outbox.wake()
 
     def close(self) -> None:
         """Sends what still waits, for as long as the timeout, and ends the publisher's thread."""
+        deadline = time.monotonic() + self._timeout
         for delivery in self._outbox.close(self._timeout):
             delivery.settle(delivery, HubUnavailable("the process ends"))
         if self._spool is not None:
+            self.send_kept(deadline - time.monotonic())
             self._spool.close()
-
-    def _tell(self, update: Update, failure: PublishError | None) -> None:
-        if self._outcome is not None:
-            self._outcome(update, failure)
 
 
 _publishers: weakref.WeakSet[Publisher] = weakref.WeakSet()
@@ -282,4 +331,6 @@ _publishers: weakref.WeakSet[Publisher] = weakref.WeakSet()
 @atexit.register
 def _close_all() -> None:
     for publisher in list(_publishers):
-        publisher.close()
+        # One that fails must not keep the others from sending what they have.
+        with contextlib.suppress(Exception):
+            publisher.close()

@@ -8,11 +8,13 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ..errors import ConfigurationError
+from ..errors import MercureError
 from ..updates import Update
 
 if sys.platform != "win32":
@@ -27,9 +29,19 @@ CREATE TABLE IF NOT EXISTS updates (
     not_before REAL NOT NULL     -- Unix time until which another attempt is under way
 )
 """
-_SIZE = "SELECT coalesce(sum(length(form)), 0) FROM updates"
 _INSERT = "INSERT INTO updates (id, form, attempted, not_before) VALUES (?, ?, ?, ?)"
 _OLDEST = "SELECT number, id, form, attempted, not_before FROM updates ORDER BY number LIMIT 1"
+_PAGES = (
+    "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count(), "
+    "pragma_freelist_count(), pragma_page_size()"
+)
+_ANY = "SELECT 1 FROM updates LIMIT 1"
+#: How long a request waits for another process that writes, in seconds.
+_LOCK_TIMEOUT = 0.1
+
+
+class SpoolError(MercureError):
+    """The spool cannot be read or written."""
 
 
 @dataclass(frozen=True)
@@ -45,34 +57,38 @@ class Spool:
     """A file of updates that several processes share, oldest first.
 
     What is in it survives the end of every process; after a power failure the newest updates may
-    be missing (SQLite, WAL, ``synchronous=NORMAL``).
+    be missing (SQLite, WAL, ``synchronous=NORMAL``). Every method but :meth:`close` raises
+    :class:`SpoolError` if the file cannot be used.
 
     :param path: of the file; its folder must exist.
-    :param limit: size of all updates in it, in bytes.
+    :param limit: size of what it holds, in bytes on disk.
+    :param prepare: makes the folder that the file is in, when it is needed.
     """
 
-    def __init__(self, path: str, limit: int) -> None:
+    def __init__(self, path: str, limit: int, prepare: Callable[[], object] | None = None) -> None:
         self._path = path
         self._limit = limit
+        self._prepare = prepare
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        self._owner = 0
+        _spools.add(self)
 
-    def _open(self) -> sqlite3.Connection:
-        """This process's connection: SQLite's must not be used across a fork."""
-        if self._connection is None or self._owner != os.getpid():
+    @contextlib.contextmanager
+    def _database(self) -> Iterator[sqlite3.Connection]:
+        """This process's connection, for one thread at a time."""
+        with self._lock:
             try:
-                Path(self._path).touch(mode=0o600)
-                connection = sqlite3.connect(
-                    self._path, timeout=1.0, isolation_level=None, check_same_thread=False
-                )
-            except (OSError, sqlite3.Error) as error:
-                raise ConfigurationError(
-                    f"the spool {self._path} cannot be opened ({error}); set MERCURE_SPOOL"
-                ) from error
-            _prepare(connection)
-            self._connection, self._owner = connection, os.getpid()
-        return self._connection
+                if self._connection is None:
+                    if self._prepare is not None:
+                        self._prepare()
+                    self._connection = _connect(self._path)
+                yield self._connection
+            except (OSError, sqlite3.Error, MercureError) as error:
+                raise SpoolError(f"the spool {self._path} cannot be used: {error}") from error
+
+    def _execute(self, statement: str, *values: Any) -> Any:
+        with self._database() as database:
+            return database.execute(statement, values).fetchone()
 
     def add(self, update: Update, *, pause: float = 0.0) -> int | None:
         """Adds an update; returns its number, or ``None`` if there is no room.
@@ -80,9 +96,8 @@ class Spool:
         :param pause: seconds for which an attempt to send it may still be under way.
         """
         row = (update.id, update.form, bool(pause), time.time() + pause if pause else 0.0)
-        with self._lock:
-            database = self._open()
-            (size,) = database.execute(_SIZE).fetchone()
+        with self._database() as database:
+            (size,) = database.execute(_PAGES).fetchone()
             if size + len(update.form) > self._limit:
                 return None
             return database.execute(_INSERT, row).lastrowid
@@ -99,19 +114,14 @@ class Spool:
         """The update has arrived, or never will."""
         self._execute("DELETE FROM updates WHERE number = ?", number)
 
-    def _execute(self, statement: str, number: int) -> None:
-        with self._lock:
-            self._open().execute(statement, (number,))
-
     def is_empty(self) -> bool:
         """Whether no update waits."""
-        with self._lock:
-            return self._open().execute("SELECT 1 FROM updates LIMIT 1").fetchone() is None
+        # A file that nobody has needed yet is not made for the question.
+        return not os.path.exists(self._path) or self._execute(_ANY) is None
 
     def next(self) -> Spooled | None:
         """The oldest update; ``None`` as well while an attempt to send it is under way."""
-        with self._lock:
-            row = self._open().execute(_OLDEST).fetchone()
+        row = self._execute(_OLDEST)
         if row is None or row[4] > time.time():
             return None
         return Spooled(row[0], Update(row[1], row[2]), bool(row[3]))
@@ -119,32 +129,80 @@ class Spool:
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[bool]:
         """Of all processes, one sends: whether it is this one."""
-        with open(f"{self._path}.lock", "a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                yield False
-                return
+        try:
+            lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise SpoolError(f"the spool {self._path} cannot be used: {error}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            yield False
+            return
+        try:
             yield True
+        finally:
+            # Closing would not do: a child forked meanwhile has the descriptor as well.
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            os.close(lock)
 
     def close(self) -> None:
         """Closes the file."""
         with self._lock:
-            if self._connection is not None and self._owner == os.getpid():
-                self._connection.close()
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
             self._connection = None
 
+    def before_fork(self) -> None:
+        """SQLite must not be open across a fork: nobody uses it until the fork has happened."""
+        self._lock.acquire()
+        self._disconnect()
 
-def _prepare(database: sqlite3.Connection) -> None:
-    deadline = time.monotonic() + 5.0
+    def after_fork(self) -> None:
+        """The fork has happened, in either process."""
+        self._lock.release()
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    Path(path).touch(mode=0o600)
+    database = sqlite3.connect(
+        path, timeout=_LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
+    )
+    deadline = time.monotonic() + 1.0
     while True:
         try:
             # Switching does not wait for others that do the same, so it is tried again.
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")
             database.execute(_SCHEMA)
-            return
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
+            return database
+        except sqlite3.Error as error:
+            if not isinstance(error, sqlite3.OperationalError) or time.monotonic() > deadline:
+                database.close()
                 raise
             time.sleep(0.01)
+
+
+_spools: weakref.WeakSet[Spool] = weakref.WeakSet()
+_forking: list[Spool] = []
+
+
+def _before_fork() -> None:
+    _forking[:] = list(_spools)
+    for spool in _forking:
+        spool.before_fork()
+
+
+def _after_fork() -> None:
+    for spool in _forking:
+        spool.after_fork()
+    _forking.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
+    )

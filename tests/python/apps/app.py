@@ -40,6 +40,11 @@ def token():
     return mercure.create_subscription_jwt(request.args["topic"])
 
 
+@app.get("/subscriptions")
+def subscriptions():
+    return mercure.get_subscriptions()
+
+
 @app.get("/status")
 def status():
     return app.extensions["mercure"].companion().request("GET", "/status").body
