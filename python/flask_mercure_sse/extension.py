@@ -94,8 +94,9 @@ class MercureSSE(Authorization, Subscriptions):
     ) -> str | None:
         """Publishes an update to everybody who listens to its topic.
 
-        In a request, waits no longer than ``MERCURE_PUBLISH_WAIT`` for the hub, unless failures
-        shall be raised; the update goes on in the background then.
+        In a request, waits no longer than ``MERCURE_PUBLISH_WAIT`` for the hub, and a millisecond
+        if the hub is in trouble, unless failures shall be raised. After that, the update goes on in
+        the background.
 
         :param topic: the topic, or a list: the canonical topic and alternate ones. Alone, an object
             that tells its topic and data; see ``docs/flask.md``.

@@ -136,7 +136,7 @@ class Settings:
             has_own_publisher_key=own_publisher_key is not None,
             on_failure=read.policy("ON_FAILURE"),
             timeout=read.number("TIMEOUT", 5.0, minimum=0.001),
-            publish_wait=read.number("PUBLISH_WAIT", 0.001),
+            publish_wait=read.number("PUBLISH_WAIT", 0.05),
             url_cursor=read.flag("URL_CURSOR", True),
             spool=read.text("SPOOL"),
             spool_size=int(read.number("SPOOL_SIZE", 64 << 20, minimum=1)),

@@ -61,6 +61,8 @@ def start(runtime_dir: Path, tmp_path: Path) -> Iterator[Callable[..., Server]]:
             environment = {
                 "FLASK_MERCURE_RUNTIME_DIR": str(runtime_dir),
                 "FLASK_MERCURE_COMPANION_GRACE": "1",
+                # On a busy machine a healthy hub may take long; tests rely on its order.
+                "FLASK_MERCURE_PUBLISH_WAIT": "10",
                 **environment,
             }
             arguments = command(port, *options)

@@ -31,10 +31,11 @@ from flask_mercure_sse.publishing import publisher as publishing
 from support.servers import ROOT, wait_until
 from test_publishing import HUB_PATH, KEYS, external_hub
 
-#: What a request may wait in these tests, in seconds. The promise is one millisecond; a machine
-#: that runs other tests at the same time may not give a thread its turn for a while. Less than what
-#: the slow hub takes, and far less than the timeout.
-MOMENT = 0.08
+#: What a request may wait for a hub in trouble in these tests, in seconds. The promise is one
+#: millisecond; a machine that runs other tests may not give a thread its turn for a while. Far
+#: less than a healthy hub is given here.
+MOMENT = 0.3
+HEALTHY_WAIT = 2.0
 
 
 class Hub(http.server.ThreadingHTTPServer):
@@ -87,7 +88,8 @@ def publish(make_app):
     """Publishes within a request; returns the outcome and how long it took, in seconds."""
 
     def prepare(url: str, **config):
-        app = make_app(MERCURE_HUB_URL=url, MERCURE_PUBLISHER_JWT="t", MERCURE_TIMEOUT=2, **config)
+        waits = {"MERCURE_TIMEOUT": 4, "MERCURE_PUBLISH_WAIT": HEALTHY_WAIT}
+        app = make_app(MERCURE_HUB_URL=url, MERCURE_PUBLISHER_JWT="t", **waits, **config)
         mercure = app.extensions["mercure_sse"].instance
 
         def publish(data: str, **options):
@@ -136,7 +138,7 @@ def test_a_faulty_hub_does_not_delay_a_request_that_spools(publish, tmp_path, ca
     with faulty(fault) as url:
         attempt = publish(url, MERCURE_ON_FAILURE="spool", MERCURE_SPOOL=str(tmp_path / "spool"))
         results = [attempt(str(number)) for number in range(5)]
-        assert min(took for _, took in results) < MOMENT
+        assert min(took for _, took in results[1:]) < MOMENT
         if fault != "refusing":
             assert all(id for id, _ in results), "kept, so there is an id"
     if fault == "refusing":
@@ -154,7 +156,7 @@ def test_a_faulty_hub_raises_within_the_timeout(publish, fault):
             expected = HubRefused if fault == "refusing" else HubUnavailable
             with pytest.raises(expected):
                 attempt("x")
-        assert time.monotonic() - begin < 10, "two seconds, and what a busy machine adds"
+        assert time.monotonic() - begin < 15, "four seconds, and what a busy machine adds"
 
 
 def test_what_was_spooled_arrives_in_order_when_the_hub_is_back(publish, tmp_path):

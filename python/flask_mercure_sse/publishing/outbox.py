@@ -24,11 +24,13 @@ class Delivery:
     :param update: the update.
     :param hub: where to.
     :param settle: draws the consequences of the outcome: ``None``, or the error.
+    :param answered: told how long sending took, in seconds, and the error.
     """
 
     update: Update
     hub: HubTarget
     settle: Callable[[Delivery, PublishError | None], str | None]
+    answered: Callable[[float, PublishError | None], None]
     #: Done as soon as it was sent or has failed; its result is the error, if there is one.
     done: Future[PublishError | None] = field(default_factory=Future)
     #: Its number in the spool, if it is kept there.
@@ -39,12 +41,14 @@ class Delivery:
     def send(self) -> None:
         """Sends the update."""
         failure: PublishError | None = None
+        begin = time.monotonic()
         try:
             self.hub.send(self.update)
         except PublishError as error:
             failure = error
         except Exception as error:  # whatever it is, somebody may wait for it
             failure = PublishError(f"the update could not be sent: {error}")
+        self.answered(time.monotonic() - begin, failure)
         with self._lock:
             abandoned = self._abandoned
             self.done.set_result(failure)

@@ -22,6 +22,10 @@ from .spool import Spool, Spooled, SpoolError
 
 #: Updates that may wait in memory for a hub, per process.
 QUEUE_LIMIT = 10_000
+#: A hub that takes longer for an update is in trouble, in seconds.
+PROMPT = 0.05
+#: How long one that is in trouble is waited for, in seconds.
+IN_TROUBLE = 0.001
 
 Outcome = Callable[[Update, PublishError | None], None]
 
@@ -67,6 +71,8 @@ class Publisher:
         self._logger = logger or logging.getLogger("flask_mercure_sse")
         self._outcome = outcome
         self._spool = Spool(spool, spool_size) if isinstance(spool, str) else spool
+        #: Whether the hub has answered promptly the last time.
+        self._prompt = True
         self._outbox = Outbox(QUEUE_LIMIT, self._logger, self.send_kept)
         _publishers.add(self)
 
@@ -95,7 +101,8 @@ class Publisher:
         """Publishes an update; see :meth:`~flask_mercure_sse.MercureSSE.publish`.
 
         :param wait: how long to wait for the outcome under ``"log"`` and ``"spool"``, in seconds;
-            after that the update goes on in the background. The timeout by default.
+            a millisecond at most if the hub did not answer promptly the last time. After that the
+            update goes on in the background. By default, the timeout, whatever was before.
         :returns: the event's id; ``None`` if publishing is known to have failed.
         """
         update = Update.build(
@@ -141,8 +148,9 @@ class Publisher:
         if not isinstance(delivery, Delivery):
             return delivery
         try:
-            failure = delivery.done.result(self._timeout if wait is None else wait)
+            failure = delivery.done.result(self._patience(wait))
         except concurrent.futures.TimeoutError:
+            self._prompt = False
             return self._leave(delivery)
         return delivery.settle(delivery, failure)
 
@@ -170,6 +178,15 @@ class Publisher:
             return left
         return delivery.settle(delivery, failure)
 
+    def _patience(self, wait: float | None) -> float:
+        if wait is None:
+            return self._timeout
+        return wait if self._prompt else min(wait, IN_TROUBLE)
+
+    def _answered(self, took: float, failure: PublishError | None) -> None:
+        """Notes whether the next one who publishes may count on a prompt answer."""
+        self._prompt = took <= PROMPT and not isinstance(failure, HubUnavailable)
+
     def _policy(self, chosen: OnFailure | None) -> OnFailure:
         policy = chosen or self._on_failure
         if policy not in get_args(OnFailure):
@@ -191,9 +208,8 @@ class Publisher:
         self, update: Update, hub: HubTarget | None, policy: OnFailure
     ) -> Delivery | str | None:
         spooled = policy == "spool" and hub is None
-        delivery = Delivery(
-            update, hub or self._hub, self._settle_spooled if spooled else self._settle
-        )
+        settle = self._settle_spooled if spooled else self._settle
+        delivery = Delivery(update, hub or self._hub, settle, self._answered)
         if spooled and self._others_wait():
             # It must not overtake them.
             return self._keep(delivery)
@@ -290,7 +306,7 @@ class Publisher:
 
     def _send_again(self, spool: Spool, kept: Spooled) -> bool:
         """Sends one update; false if the hub is unavailable."""
-        delivery = Delivery(kept.update, self._hub, self._settle)
+        delivery = Delivery(kept.update, self._hub, self._settle, self._answered)
         failure: PublishError | None = None
         spool.attempt(kept.number)
         try:
