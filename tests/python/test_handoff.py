@@ -9,31 +9,10 @@ import pytest
 
 from conftest import HUB_PATH, status_of
 from support import servers
+from support.modes import MODES
 from support.sse import Crowd, Stream
 
 HANDED_OVER = "handed over to the hub"
-
-MODES = {
-    "werkzeug": (servers.flask_run, []),
-    "werkzeug, one thread": (servers.flask_run, ["--without-threads"]),
-    "werkzeug, reloader and debugger": (servers.flask_run, ["--debug"]),
-    "gunicorn sync": (servers.gunicorn, []),
-    "gunicorn sync, preloaded": (servers.gunicorn, ["--preload", "-w", "2"]),
-    "gunicorn gevent": (servers.gunicorn, ["-k", "gevent"]),
-    "gunicorn gevent_pywsgi": (servers.gunicorn, ["-k", "gevent_pywsgi"]),
-    "waitress": (servers.waitress, []),
-    "uWSGI": (servers.uwsgi, []),
-    "uWSGI, threads": (servers.uwsgi, ["--threads", "2"]),
-    "uWSGI, router": (servers.uwsgi, ["--http", "PORT"]),
-    "gevent.pywsgi": (servers.own, ["pywsgi"]),
-    "eventlet.wsgi": (servers.own, ["eventlet"]),
-    "cheroot": (servers.own, ["cheroot"]),
-    "wsgiref": (servers.own, ["wsgiref"]),
-    "uvicorn": (servers.uvicorn, ["asgi:wrapped"]),
-    "hypercorn": (servers.hypercorn, ["asgi:wrapped"]),
-    "granian": (servers.granian, ["asgi", "asgi:wrapped"]),
-    "gunicorn gthread": (servers.gunicorn, ["-k", "gthread", "--threads", "4"]),
-}
 
 
 @pytest.mark.parametrize("mode", MODES)

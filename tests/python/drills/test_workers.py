@@ -5,19 +5,13 @@ from __future__ import annotations
 import os
 import random
 import signal
-import statistics
 import threading
-import time
 
 from conftest import HUB_PATH, companions, status_of
-from support import servers
+from support import load, servers
 from support.sse import Crowd, Stream
 
 LONG = os.environ.get("MERCURE_DRILL") == "long"
-
-
-def open_crowd(server, count: int) -> Crowd:
-    return Crowd([Stream.open(server.port, f"{HUB_PATH}?topic=t") for _ in range(count)])
 
 
 def publish_all(server, numbers, threads: int) -> threading.Thread:
@@ -43,7 +37,7 @@ def publish_all(server, numbers, threads: int) -> threading.Thread:
 def test_four_workers_are_one_hub(start, runtime_dir):
     """200 subscribers, 1,000 events through random workers."""
     server = start(servers.gunicorn, "-w", "4")
-    crowd = open_crowd(server, 200)
+    crowd = load.open_crowd(server, 200)
     events = list(range(1000))
     random.shuffle(events)
     publisher = publish_all(server, events, threads=8)
@@ -64,67 +58,25 @@ def test_four_workers_are_one_hub(start, runtime_dir):
     crowd.close()
 
 
-def percentile_95(samples: list[float]) -> float:
-    return statistics.quantiles(samples, n=20)[-1]
-
-
-def ping_times(server, seconds: float) -> list[float]:
-    samples, end = [], time.monotonic() + seconds
-    while time.monotonic() < end:
-        begin = time.perf_counter()
-        assert server.request("GET", "/ping")[0] == 200
-        samples.append(time.perf_counter() - begin)
-        time.sleep(0.005)
-    return samples
-
-
 def test_ordinary_requests_do_not_feel_the_streams(start):
     """p95 of a plain route while events are published at a steady pace: without subscribers, then
     with 200, in turns. A sync worker held by a stream would make it time out."""
     server = start(servers.gunicorn, "-w", "4")
     seconds, rounds = (5.0, 5) if LONG else (1.5, 3)
-    quiet, busy = [], []
-    for _ in range(rounds):
-        for subscribers, results in ((0, quiet), (200, busy)):
-            crowd = open_crowd(server, subscribers)
-            stop = threading.Event()
-            threads = [
-                threading.Thread(target=publish_steadily, args=(server, stop)),
-                threading.Thread(target=read_on, args=(crowd, stop)),
-            ]
-            for thread in threads:
-                thread.start()
-            results.append(percentile_95(ping_times(server, seconds)))
-            stop.set()
-            for thread in threads:
-                thread.join()
-            crowd.close()
-    ratio = statistics.median(busy) / statistics.median(quiet)
-    print(f"p95 of /ping: {statistics.median(quiet) * 1e3:.2f} ms without subscribers, "
-          f"{statistics.median(busy) * 1e3:.2f} ms with 200: {ratio:.2f} x")  # fmt: skip
+    quiet, busy = load.compare(server, seconds, rounds)
+    print(f"p95 of /ping: {quiet * 1e3:.2f} ms without subscribers, "
+          f"{busy * 1e3:.2f} ms with 200: {busy / quiet:.2f} x")  # fmt: skip
     if LONG:
-        assert ratio <= 2
+        assert busy / quiet <= 2
     # The short form runs beside other work: it only has to show that no worker is held.
-    assert statistics.median(busy) < 1
-
-
-def publish_steadily(server, stop: threading.Event) -> None:
-    number = 0
-    while not stop.wait(0.02):
-        server.publish("t", str(number))
-        number += 1
-
-
-def read_on(crowd: Crowd, stop: threading.Event) -> None:
-    if crowd.streams:
-        crowd.wait(stop.is_set)
+    assert busy < 1
 
 
 def test_recycled_workers_drop_no_stream(start):
     """max_requests below the number of subscribers: servers that keep streams in their workers
     never come to rest then."""
     server = start(servers.gunicorn, "-w", "2", "--max-requests", "30")
-    crowd = open_crowd(server, 60)
+    crowd = load.open_crowd(server, 60)
     for number in range(200):
         server.publish("t", str(number))
     crowd.wait_for(200)
@@ -136,7 +88,7 @@ def test_recycled_workers_drop_no_stream(start):
 
 def test_a_graceful_reload_drops_no_stream(start):
     server = start(servers.gunicorn, "-w", "2", FLASK_MERCURE_COMPANION_GRACE="5")
-    crowd = open_crowd(server, 20)
+    crowd = load.open_crowd(server, 20)
     server.publish("t", "before")
     booted = server.log.count("Booting worker")
     server.signal(signal.SIGHUP)
@@ -169,7 +121,7 @@ def test_a_killed_companion_is_replaced_and_the_gap_is_told(start, runtime_dir):
 
 def test_a_killed_worker_takes_no_stream_along(start):
     server = start(servers.gunicorn, "-w", "2")
-    crowd = open_crowd(server, 20)
+    crowd = load.open_crowd(server, 20)
     server.publish("t", "1")
     for _ in range(3):
         worker = int(server.request("GET", "/ping")[1].split()[1])

@@ -1,0 +1,45 @@
+"""Every server that hands connections over, with 200 streams on its one worker."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from support import load, servers
+from support.modes import MODES
+
+LONG = os.environ.get("MERCURE_DRILL") == "long"
+
+
+def descriptors(pid: int) -> int:
+    """Open descriptors of a process and of its children."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    children = [int(child) for task in tasks for child in task.read_text().split()]
+    own = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    # The companion may be a child; its descriptors are its own business.
+    servers_own = [c for c in children if "companion" not in Path(f"/proc/{c}/cmdline").read_text()]
+    return own + sum(descriptors(child) for child in servers_own)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_two_hundred_streams_cost_the_worker_nothing(start, mode):
+    command, options = MODES[mode]
+    server = start(command, *options)
+    load.open_crowd(server, 1).close()
+    server.publish("t", "warm")
+    before = descriptors(server.process.pid)
+    crowd = load.open_crowd(server, 200)
+    assert all(stream.status == 200 for stream in crowd.streams)
+    assert server.request("GET", "/ping")[0] == 200
+    server.publish("t", "1")
+    crowd.wait_for(1)
+    crowd.close()
+    # Keep-alive connections of the requests above may stay for a while.
+    servers.wait_until(lambda: descriptors(server.process.pid) <= before + 20)
+    assert "Traceback" not in server.log
+    if LONG:
+        quiet, busy = load.compare(server, 3.0, 3)
+        print(f"{mode}: p95 {quiet * 1e3:.2f} ms, with 200 streams {busy * 1e3:.2f} ms")
+        assert busy / quiet <= 2
