@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -89,6 +90,27 @@ def status() -> None:
     verdict = _run(lambda: state.companion().request("GET", "/status"))
     for name, value in json.loads(verdict.body).items():
         click.echo(f"{name:18} {'-' if value is None else value}")
+
+
+@mercure_cli.command("hub")
+def hub() -> None:
+    """Run the built-in hub in the foreground, until it is stopped.
+
+    Workers find it and start none of their own: for containers, where the hub is a service of its
+    own that shares MERCURE_RUNTIME_DIR with the application.
+    """
+    command = _run(_state().companion_command)
+    os.execv(command[0], command)  # noqa: S606 (our own binary)
+
+
+@mercure_cli.command("tail")
+@click.option("--topic", "-t", "topics", multiple=True, default=["*"], help="May be repeated.")
+@click.option("--from-start", is_flag=True, help="Begin with the oldest event that is kept.")
+def tail(topics: tuple[str, ...], from_start: bool) -> None:
+    """Show what the built-in hub delivers, private updates included, as it happens."""
+    last = "earliest" if from_start else None
+    for line in _run(lambda: _state().follow(list(topics), last)):
+        click.echo(line)
 
 
 def _run(action: Callable[[], _T]) -> _T:

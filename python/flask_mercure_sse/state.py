@@ -9,14 +9,15 @@ import secrets
 import sys
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from flask import Flask
 
 from . import signals, tokens
-from .companion import BuiltInHub, Bus, CompanionOptions, prepare_directory
-from .errors import ConfigurationError, PublishError
+from .companion import BuiltInHub, Bus, CompanionOptions, command_of, prepare_directory
+from .errors import ConfigurationError, HubUnavailable, PublishError
 from .publishing import ExternalHub, HubTarget, Publisher, Spool, external
 from .settings import Settings, runtime_base
 from .updates import Update
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 #: The state's place in ``app.extensions``.
 KEY = "mercure_sse"
+#: A grace period for a hub that does not end with its workers, in seconds.
+_FOR_EVER = 10.0 * 365 * 86400
 #: The cookie of generation 1.0.
 _COOKIE_V1 = "__Secure-mercure_access_token"
 
@@ -188,6 +191,35 @@ class MercureSSEState:
         )
         return external.get(url, token, settings.timeout)
 
+    def companion_command(self) -> list[str]:
+        """The command that runs the built-in hub until it is stopped.
+
+        :raises HubUnavailable: if its binary or its place is missing.
+        """
+        _ = self.companion()  # whether there may be one
+        app = self._app()
+        options = _companion_options(self.settings, app, testing=False)
+        prepare_directory(options)
+        return command_of(replace(options, grace=_FOR_EVER))
+
+    def follow(self, topics: list[str], last_event_id: str | None) -> Iterator[str]:
+        """The lines of the built-in hub's stream on some topics, whatever is private included.
+
+        :raises HubUnavailable: if it cannot be reached.
+        """
+        query = [("topic", topic) for topic in topics]
+        query += [("lastEventID", last_event_id)] if last_event_id else []
+        envelope = {
+            "query": urlencode(query),
+            "headers": [],
+            "policy": self.policy(),
+            "grants": {"subscribe": ["*"]},
+        }
+        verdict, chunks = self.companion().stream(envelope)
+        if verdict.status != 200:
+            raise HubUnavailable(f"the hub answered {verdict.status}: {verdict.body.decode()}")
+        return _lines(chunks)
+
     def last_event_id(self) -> str | None:
         """Id of the built-in hub's newest event; ``earliest`` if there is none yet, ``None`` for an
         external hub, which cannot be asked."""
@@ -274,6 +306,14 @@ class MercureSSEState:
         if key not in self._announced:
             self._announced.add(key)
             self.logger.log(level, message, *arguments)
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
+    waiting = b""
+    for chunk in chunks:
+        *lines, waiting = (waiting + chunk).split(b"\n")
+        # Comments only keep the connection alive.
+        yield from (line.decode() for line in lines if not line.startswith(b":"))
 
 
 def _latin1(key: str | bytes | None) -> str | None:

@@ -2,6 +2,6 @@
 
 from .bus import Bus, Verdict
 from .hub import BuiltInHub
-from .process import CompanionOptions, prepare_directory
+from .process import CompanionOptions, command_of, prepare_directory
 
-__all__ = ["BuiltInHub", "Bus", "CompanionOptions", "Verdict", "prepare_directory"]
+__all__ = ["BuiltInHub", "Bus", "CompanionOptions", "Verdict", "command_of", "prepare_directory"]

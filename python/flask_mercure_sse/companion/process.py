@@ -62,7 +62,7 @@ def start(options: CompanionOptions) -> None:
     log = _open_log(options.directory)
     try:
         process = subprocess.Popen(
-            _command(options),
+            command_of(options),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -80,7 +80,12 @@ def start(options: CompanionOptions) -> None:
     threading.Thread(target=process.wait, name="mercure-companion", daemon=True).start()
 
 
-def _command(options: CompanionOptions) -> list[str]:
+def command_of(options: CompanionOptions) -> list[str]:
+    """The command that runs a companion.
+
+    :raises HubUnavailable: if the binary is missing.
+    """
+
     def milliseconds(seconds: float) -> str:
         return str(round(seconds * 1000))
 
