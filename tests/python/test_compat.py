@@ -35,4 +35,4 @@ def test_the_suite_finds_the_defects_of_0_4_1():
     assert known <= failed, f"not found any more: {known - failed}"
     passed = re.search(r"(\d+) passed", run.stdout)
     assert passed is not None, run.stdout
-    assert int(passed[1]) >= 20, "most of what is documented works there"
+    assert int(passed[1]) >= 10, "much of what is documented works there"
