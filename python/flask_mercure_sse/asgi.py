@@ -55,9 +55,11 @@ class MercureASGI:
         async def pass_on(message: Message) -> None:
             nonlocal streaming
             if message["type"] == "http.response.start" and way_out.opened_by(message["headers"]):
-                streaming = True
-                headers = [pair for pair in message["headers"] if pair[0].lower() not in _REPLACED]
-                await send({**message, "headers": headers})
+                # Whatever made another answer of it meant that: nothing is streamed then.
+                streaming = message["status"] == 200
+                removed = {_MARK, b"content-length"} if streaming else {_MARK}
+                kept = [pair for pair in message["headers"] if pair[0].lower() not in removed]
+                await send({**message, "headers": kept})
             elif not streaming:
                 await send(message)
 
@@ -73,7 +75,7 @@ class MercureASGI:
             way_out.close()
 
 
-_REPLACED = {MARK.lower().encode(), b"content-length"}
+_MARK = MARK.lower().encode()
 
 
 async def _stream(inside: socket.socket, receive: Receive, send: Send) -> None:

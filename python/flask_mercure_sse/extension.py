@@ -130,7 +130,8 @@ class MercureSSE(Authorization, Subscriptions):
     ) -> str | None:
         """Publishes an update from an event loop, which goes on meanwhile; see :meth:`publish`."""
         update = self._update(topic, data, private, id, type, retry)
-        return await self.state.publisher.asend(update, on_failure=on_failure)
+        sending = self._sending(None, None, on_failure)
+        return await self.state.publisher.asend(update, **sending)
 
     def publish_fragment(
         self,

@@ -21,7 +21,7 @@ class Pending:
     """An update that waits for its transaction.
 
     :param sending: arguments of :meth:`Publisher.send`.
-    :param transaction: the innermost one when it was given; ``None`` if none had begun.
+    :param transaction: the innermost one when it was given.
     :param committed: whether its outermost transaction is committed, and only has to end.
     """
 
@@ -39,13 +39,13 @@ def publish_after_commit(app: Flask, session: Any, pending: Pending) -> None:
     :raises ConfigurationError: if there is none.
     """
     found = _session(app, session)
-    pending.transaction = found.get_nested_transaction() or found.get_transaction()
+    # What is done in the session next belongs to a transaction that begins here, if none has.
+    pending.transaction = found.get_nested_transaction() or found.get_transaction() or found.begin()
     if pending.sending["on_failure"] in (None, "raise"):
         # The commit has happened by then; an exception would only say that it had not.
         pending.sending["on_failure"] = pending.publisher.quietly
     if _KEY not in found.info:
         found.info[_KEY] = []
-        event.listen(found, "after_transaction_create", _begun)
         event.listen(found, "after_commit", _committed)
         event.listen(found, "after_transaction_end", _ended)
     found.info[_KEY].append(pending)
@@ -65,13 +65,6 @@ def _session(app: Flask, session: Any) -> Session:
     if not isinstance(session, Session):
         raise ConfigurationError(f"{session!r} is no SQLAlchemy session")
     return session
-
-
-def _begun(session: Session, transaction: SessionTransaction) -> None:
-    """What was given before any transaction belongs to the one that begins now."""
-    for pending in session.info[_KEY]:
-        if pending.transaction is None:
-            pending.transaction = transaction
 
 
 def _committed(session: Session) -> None:

@@ -14,25 +14,24 @@ from .errors import ConfigurationError
 Action = Literal["subscribe", "publish"]
 Rule = Callable[..., Any]
 
+#: Longest topic that a hub takes, in characters.
+_LONGEST = 4096
 #: ``{name}`` for one segment, ``{+name}`` for the rest, slashes included.
 _EXPRESSION = re.compile(r"\{(\+?)([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 @dataclass(frozen=True)
 class _Rule:
-    template: str
-    pattern: re.Pattern[str]
+    text: str
+    template: _Template
     actions: tuple[Action, ...]
     function: Rule
 
     def allows(self, topic: str, action: Action) -> bool:
         if action not in self.actions:
             return False
-        found = self.pattern.fullmatch(topic)
-        if found is None:
-            return False
-        variables = {name: unquote(value) for name, value in found.groupdict().items()}
-        return bool(self.function(**variables))
+        variables = self.template.match(topic)
+        return variables is not None and bool(self.function(**variables))
 
 
 class Rules:
@@ -51,7 +50,7 @@ class Rules:
         chosen = tuple(actions)
         if unknown := set(chosen) - set(get_args(Action)):
             raise ConfigurationError(f"unknown action: {', '.join(sorted(unknown))}")
-        self._rules.append(_Rule(template, _pattern_of(template), chosen, function))
+        self._rules.append(_Rule(template, _Template.parse(template), chosen, function))
 
     def allowed(self, topics: Iterable[str], action: Action, logger: logging.Logger) -> list[str]:
         """Those of some topics that a rule allows. One rule that says yes is enough.
@@ -62,7 +61,10 @@ class Rules:
         return [
             topic
             for topic in topics
-            if topic != "*" and "{" not in topic and self._allows(topic, action, logger)
+            if len(topic) <= _LONGEST
+            and topic != "*"
+            and "{" not in topic
+            and self._allows(topic, action, logger)
         ]
 
     def _allows(self, topic: str, action: Action, logger: logging.Logger) -> bool:
@@ -72,27 +74,57 @@ class Rules:
                     return True
             except Exception:
                 # Whatever is wrong with a rule, it does not grant anything.
-                logger.exception("The rule for %s failed; it counts as a no", rule.template)
+                logger.exception("The rule for %s failed; it counts as a no", rule.text)
         return False
 
     def __bool__(self) -> bool:
         return bool(self._rules)
 
 
-def _pattern_of(template: str) -> re.Pattern[str]:
-    expression, end = "", 0
-    for found in _EXPRESSION.finditer(template):
-        literal = template[end : found.start()]
-        rest, name = found.groups()
-        inside = ".+" if rest else "[^/?#{}]+"
-        expression += f"{re.escape(literal)}(?P<{name}>{inside})"
-        end = found.end()
-    expression += re.escape(template[end:])
-    if re.search(r"[{}]", _EXPRESSION.sub("", template)):
-        raise ConfigurationError(
-            f"the rule for {template!r}: only {{name}} and {{+name}} can be decided on"
+@dataclass(frozen=True)
+class _Template:
+    """A URI template that is matched without going back: a variable ends where the next literal
+    begins for the first time, the last one where the end of the template does. However a topic is
+    made, that takes time in proportion to its length."""
+
+    start: str
+    #: Name, whether it may hold slashes, and the literal after it.
+    variables: tuple[tuple[str, bool, str], ...]
+
+    @classmethod
+    def parse(cls, template: str) -> _Template:
+        found = list(_EXPRESSION.finditer(template))
+        ends = [match.start() for match in found[1:]] + [len(template)]
+        variables = tuple(
+            (match[2], bool(match[1]), template[match.end() : end])
+            for match, end in zip(found, ends, strict=False)
         )
-    try:
-        return re.compile(expression, re.DOTALL)
-    except re.error as error:
-        raise ConfigurationError(f"the rule for {template!r}: {error}") from error
+        names = [name for name, _, _ in variables]
+        reason = None
+        if re.search(r"[{}]", _EXPRESSION.sub("", template)):
+            reason = "only {name} and {+name} can be decided on"
+        elif len(set(names)) < len(names):
+            reason = "a name stands in it twice"
+        elif any(not literal for _, _, literal in variables[:-1]):
+            reason = "something must stand between two expressions"
+        if reason is not None:
+            raise ConfigurationError(f"the rule for {template!r}: {reason}")
+        return cls(template[: found[0].start()] if found else template, variables)
+
+    def match(self, topic: str) -> dict[str, str] | None:
+        """The variables' values; ``None`` if the topic is no expansion."""
+        if not self.variables:
+            return {} if topic == self.start else None
+        if not topic.startswith(self.start):
+            return None
+        values, at = {}, len(self.start)
+        for number, (name, with_slashes, literal) in enumerate(self.variables):
+            if number == len(self.variables) - 1:
+                end = len(topic) - len(literal) if topic.endswith(literal) else -1
+            else:
+                end = topic.find(literal, at + 1)
+            value = topic[at:end] if end > at else ""
+            if not value or (not with_slashes and any(mark in value for mark in "/?#")):
+                return None
+            values[name], at = unquote(value), end + len(literal)
+        return values

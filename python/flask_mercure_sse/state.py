@@ -132,7 +132,7 @@ class MercureSSEState:
         if self._publisher is None:
             settings = self.settings
             publisher = Publisher(
-                self._published_to or self.hub(),
+                self.hub(),
                 on_failure=settings.on_failure,
                 timeout=settings.timeout,
                 spool=None if sys.platform == "win32" else self._spool(),
@@ -162,6 +162,8 @@ class MercureSSEState:
         :param jwt: another token to publish with.
         :raises ConfigurationError: if there is no token, and no key to make one.
         """
+        if self._published_to is not None:
+            return self._published_to
         url = url or self.hub_url
         if url is None:
             # Whether there can be one is told here; which one is asked for each update.

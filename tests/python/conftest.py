@@ -84,6 +84,7 @@ def make_app(runtime_dir: Path) -> Iterator[Callable[..., Flask]]:
             SECRET_KEY="a secret for tests, long enough to be one",
             MERCURE_RUNTIME_DIR=str(runtime_dir),
             MERCURE_COMPANION_GRACE=0.5,
+            MERCURE_PUBLISH_WAIT=10,
         )
         app.config.update(config)
         MercureSSE(app)

@@ -105,8 +105,9 @@ def test_given_before_the_transaction_begins(shop):
     database.session.add(Book(id=1))
     database.session.commit()
     mercure.publish_on_commit("t", "second")
-    database.session.add(Book(id=2))
     database.session.rollback()
+    mercure.publish_on_commit("t", "third")
+    database.session.close()
     database.session.add(Book(id=3))
     database.session.commit()
     assert read(app) == ["first"]

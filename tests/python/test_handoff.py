@@ -112,6 +112,36 @@ def poll(server, path: str, rounds: int) -> list[str]:
     return received
 
 
+@pytest.mark.parametrize("mode", ["gunicorn sync", "waitress", "uvicorn", "hypercorn", "granian"])
+def test_an_answer_that_was_changed_is_no_stream(start, mode):
+    """An ``after_request`` function has the last word, whatever the hub has said before."""
+    command, options = MODES[mode]
+    server = start(command, *options)
+    status, body, headers = server.request("GET", f"{HUB_PATH}?topic=t&guard=1")
+    assert (status, body) == (403, "denied")
+    assert "X-Mercure-Handoff" not in headers
+    servers.wait_until(lambda: status_of(server)["subscribers"] == 0)
+
+
+def test_waitress_that_looks_ahead_is_served_by_polling(start):
+    server = start(servers.waitress, "--channel-request-lookahead=5")
+    assert server.request("GET", f"{HUB_PATH}?topic=t")[1].startswith("retry: ")
+
+
+def test_connections_with_tls_are_left_alone():
+    from flask_mercure_sse.handoff import Unsupported
+    from flask_mercure_sse.handoff.sockets import client_socket
+
+    class OfAnotherLibrary(socket.socket):
+        def do_handshake(self) -> None: ...
+
+    with OfAnotherLibrary() as connection:
+        environ = {"gunicorn.socket": connection, "SERVER_PROTOCOL": "HTTP/1.1"}
+        refused = client_socket(environ)
+    assert isinstance(refused, Unsupported)
+    assert "TLS" in refused.reason
+
+
 POLLED = {
     "granian, WSGI": (servers.granian, ["wsgi", "app:app"]),
     "uvicorn, without the wrapper": (servers.uvicorn, ["asgi:bare"]),

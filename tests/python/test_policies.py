@@ -462,3 +462,69 @@ def test_a_fork_beside_a_spool_in_use(tmp_path):
 def test_an_unknown_policy_is_told(publish):
     with hub() as running, pytest.raises(ConfigurationError, match="rasie"):
         publish(running.url)("x", on_failure="rasie")
+
+
+def test_without_a_thread_updates_are_lost_loudly_and_the_next_ones_leave(
+    publish, monkeypatch, caplog
+):
+    with hub() as running:
+        attempt = publish(running.url)
+
+        def start(self):
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as without:
+            without.setattr(threading.Thread, "start", start)
+            assert attempt("lost")[0] is None
+        assert "no thread can be started" in caplog.text
+        assert attempt("arrives")[0]
+        wait_until(lambda: "arrives" in running.received)
+
+
+def test_a_hub_that_is_always_slow_is_healthy_if_it_is_meant_to_be(publish):
+    """``MERCURE_PUBLISH_WAIT`` says what prompt means."""
+    with hub(pause=0.1) as running:
+        attempt = publish(running.url)
+        for number in range(4):
+            assert attempt(str(number))[0]
+            assert running.received[-1] == str(number), "it was waited for"
+
+
+def test_an_event_loop_waits_no_longer_than_a_request(publish):
+    with faulty("hanging") as url:
+        attempt = publish(url)
+        attempt("finds out")
+        mercure = attempt.app.extensions["mercure_sse"].instance
+
+        async def again() -> float:
+            begin = time.monotonic()
+            assert await mercure.apublish("t", "x")
+            return time.monotonic() - begin
+
+        with attempt.app.test_request_context():
+            assert min(asyncio.run(again()) for _ in range(3)) < MOMENT
+
+
+def test_threads_may_fork_at_the_same_time(tmp_path):
+    script = textwrap.dedent(
+        f"""
+        import os, threading, warnings
+        warnings.simplefilter("ignore")
+        from flask_mercure_sse.publishing import Spool
+        from flask_mercure_sse.updates import Update
+        spool = Spool({str(tmp_path / "spool")!r}, 1 << 20)
+        def forks():
+            for _ in range(150):
+                pid = os.fork()
+                if pid == 0:
+                    os._exit(0)
+                os.waitpid(pid, 0)
+                spool.is_empty()
+        spool.add(Update.build("t", "x"))
+        threads = [threading.Thread(target=forks) for _ in range(3)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        """
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "python")}
+    subprocess.run([sys.executable, "-c", script], env=env, timeout=60, check=True)

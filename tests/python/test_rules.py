@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 import jwt
@@ -141,10 +142,38 @@ def own(number):
     anonymous.close()
 
 
-@pytest.mark.parametrize("template", ["a{?x}", "a{x*}", "a{", "{x}/{x}", "{1}"])
+@pytest.mark.parametrize("template", ["a{?x}", "a{x*}", "a{", "{x}/{x}", "{1}", "{a}{b}"])
 def test_what_no_rule_can_decide_on(template):
     with pytest.raises(ConfigurationError, match="the rule for"):
         MercureSSE().authorize(template)(lambda **_: True)
+
+
+def test_hostile_topics_take_no_longer_than_their_length():
+    """Templates with several expressions in one segment made backtracking engines run for ever."""
+    mercure = MercureSSE()
+    for template in ("{a}-{b}-{c}", "{+a}/{+b}/edit", "orders/{customer}-{number}"):
+        mercure.authorize(template)(lambda **_: False)
+    for topic in ("-" * 4096, "a-" * 2000, "/" * 4096, "orders/" + "-" * 4000 + "/"):
+        begin = time.process_time()
+        assert mercure._rules.allowed([topic] * 100, "subscribe", logging.getLogger()) == []
+        assert time.process_time() - begin < 2, "hundred topics of the greatest length"
+
+
+def test_a_variable_ends_where_the_next_literal_begins():
+    mercure, found = MercureSSE(), []
+    mercure.authorize("orders/{customer}-{number}")(lambda **v: found.append(v))
+    mercure.authorize("files/{+path}/edit")(lambda **v: found.append(v))
+    mercure.authorize("all")(lambda: True)
+    topics = [
+        "orders/a-b-c",
+        "files/x/y/edit",
+        "files//edit",
+        "orders/-b",
+        "orders/a-b/c",
+        "x" * 5000,
+    ]
+    assert mercure._rules.allowed([*topics, "all"], "subscribe", logging.getLogger()) == ["all"]
+    assert found == [{"customer": "a", "number": "b-c"}, {"path": "x/y"}]
 
 
 def test_an_unknown_action():

@@ -20,13 +20,15 @@ def test_what_is_published_is_recorded_and_reaches_no_hub(app, runtime_dir):
         id = mercure_publish(["a", "b"], {"n": 1}, private=True, type="t", retry=5)
         (update,) = updates
         mercure_publish("c", "text")
+        assert mercure_publish("d", "x", hub_url="http://127.0.0.1:9/", jwt="t")
     assert (update.topic, update.topics, update.json) == ("a", ["a", "b"], {"n": 1})
     assert (update.id, update.private, update.type, update.retry) == (id, True, "t", 5)
     assert (updates[1].data, updates[1].private, updates[1].type) == ("text", False, None)
+    assert updates[2].topic == "d", "what is meant for another hub, too"
     assert companions(runtime_dir) == []
     with app.app_context():
         assert mercure_publish("c", "afterwards, as always")
-    assert len(updates) == 2
+    assert len(updates) == 3
 
 
 def test_an_application_without_its_hub(app):

@@ -51,7 +51,10 @@ def _by_key(environ: Environ) -> Any | None:
 def _waitress(environ: Environ) -> Any | None:
     """The method that tells whether the client has left belongs to its channel."""
     method = environ.get("waitress.client_disconnected")
-    return None if method is None else method.__self__.socket
+    # Looking ahead, it reads from the socket while the request is served, and would find the end.
+    if method is None or method.__self__.adj.channel_request_lookahead:
+        return None
+    return method.__self__.socket
 
 
 def _eventlet(environ: Environ) -> Any | None:
@@ -64,6 +67,8 @@ def _uwsgi(environ: Environ) -> Any | None:
         return None
     import uwsgi  # type: ignore[import-untyped] # there inside of uWSGI only
 
+    if {"https-socket", b"https-socket"} & set(uwsgi.opt):
+        return None  # TLS in the worker itself
     return _Descriptor(uwsgi.connection_fd())
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import ssl
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,10 @@ if sys.platform != "win32":
 _FIRST_DESCRIPTOR = 1024
 #: Descriptors that must stay free for the application itself.
 _RESERVE = 64
+
+
+#: What connections with TLS have, whichever library they are from.
+_OF_TLS = ("do_handshake", "cipher", "get_cipher_name")
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ def client_socket(environ: Mapping[str, Any]) -> Client | Unsupported:
             "client's socket",
             "run under one of the servers of docs/flask.md that hand connections over",
         )
-    if isinstance(found, ssl.SSLSocket):
+    if any(hasattr(found, name) for name in _OF_TLS):
         return Unsupported("the server itself speaks TLS", "end TLS in a proxy before the server")
     if not str(environ.get("SERVER_PROTOCOL", "")).startswith("HTTP/1."):
         return Unsupported("the connection is shared (HTTP/2)", "speak HTTP/1.1 to the server")

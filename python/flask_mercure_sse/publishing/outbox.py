@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -101,16 +102,22 @@ class Outbox:
         # Of several threads that come here at once, one wins.
         return self._queues.get(process) or self._queues.setdefault(process, _Queue())
 
-    def put(self, delivery: Delivery) -> bool:
-        """Enqueues an update; false if too many wait already, or the outbox is closed."""
+    def put(self, delivery: Delivery) -> str | None:
+        """Enqueues an update; returns why it cannot be, or ``None``."""
         queue = self._own()
         with queue.changed:
-            if len(queue.waiting) >= self._limit or queue.closed:
-                return False
+            if queue.closed:
+                return "the publisher is closed"
+            if len(queue.waiting) >= self._limit:
+                return f"{self._limit} updates wait for the hub already"
             queue.waiting.append(delivery)
             queue.changed.notify()
-        self._start(queue)
-        return True
+        try:
+            self._start(queue)
+        except RuntimeError as error:
+            if self.withdraw(delivery):
+                return f"no thread can be started: {error}"
+        return None
 
     def withdraw(self, delivery: Delivery) -> bool:
         """Takes an update back; false if it is being sent, or was."""
@@ -128,7 +135,9 @@ class Outbox:
         with queue.changed:
             queue.due = True
             queue.changed.notify()
-        self._start(queue)
+        # If none can be started now, the next update tries again.
+        with contextlib.suppress(RuntimeError):
+            self._start(queue)
 
     def _start(self, queue: _Queue) -> None:
         with queue.changed:
@@ -136,8 +145,12 @@ class Outbox:
                 return
             thread = threading.Thread(target=self._run, args=(queue,), name="mercure", daemon=True)
             queue.thread = thread
-        # Not under the lock: starting waits for the thread, which may be a greenlet.
-        thread.start()
+        try:
+            # Not under the lock: starting waits for the thread, which may be a greenlet.
+            thread.start()
+        except RuntimeError:
+            queue.thread = None
+            raise
 
     def _run(self, queue: _Queue) -> None:
         left, next_chore = False, 0.0

@@ -11,6 +11,7 @@ import logging
 import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any, get_args
 
 from ..errors import ConfigurationError, HubUnavailable, MercureError, PublishError
@@ -144,13 +145,12 @@ class Publisher:
         policy = self._policy(on_failure)
         if policy == "raise":
             return self._send_now(update, hub or self._hub)
-        delivery = self._enqueue(update, hub, policy)
+        delivery = self._enqueue(update, hub, policy, wait)
         if not isinstance(delivery, Delivery):
             return delivery
         try:
-            failure = delivery.done.result(self._patience(wait))
+            failure = delivery.done.result(self._patience(hub, wait))
         except concurrent.futures.TimeoutError:
-            self._prompt = False
             return self._leave(delivery)
         return delivery.settle(delivery, failure)
 
@@ -160,17 +160,18 @@ class Publisher:
         *,
         hub: HubTarget | None = None,
         on_failure: OnFailure | None = None,
+        wait: float | None = None,
     ) -> str | None:
         """Publishes an update that was built before; see :meth:`apublish`."""
         policy = self._policy(on_failure)
         if policy == "raise":
             return await asyncio.to_thread(self._send_now, update, hub or self._hub)
-        delivery = self._enqueue(update, hub, policy)
+        delivery = self._enqueue(update, hub, policy, wait)
         if not isinstance(delivery, Delivery):
             return delivery
         try:
             done = asyncio.wrap_future(delivery.done)
-            failure = await asyncio.wait_for(asyncio.shield(done), self._timeout)
+            failure = await asyncio.wait_for(asyncio.shield(done), self._patience(hub, wait))
         except (TimeoutError, asyncio.TimeoutError, asyncio.CancelledError) as ended:
             left = self._leave(delivery)
             if isinstance(ended, asyncio.CancelledError):
@@ -178,14 +179,14 @@ class Publisher:
             return left
         return delivery.settle(delivery, failure)
 
-    def _patience(self, wait: float | None) -> float:
+    def _patience(self, hub: HubTarget | None, wait: float | None) -> float:
         if wait is None:
             return self._timeout
-        return wait if self._prompt else min(wait, IN_TROUBLE)
+        return wait if self._prompt or hub is not None else min(wait, IN_TROUBLE)
 
-    def _answered(self, took: float, failure: PublishError | None) -> None:
+    def _answered(self, prompt: float, took: float, failure: PublishError | None) -> None:
         """Notes whether the next one who publishes may count on a prompt answer."""
-        self._prompt = took <= PROMPT and not isinstance(failure, HubUnavailable)
+        self._prompt = took <= prompt and not isinstance(failure, HubUnavailable)
 
     def _policy(self, chosen: OnFailure | None) -> OnFailure:
         policy = chosen or self._on_failure
@@ -205,21 +206,23 @@ class Publisher:
         return update.id
 
     def _enqueue(
-        self, update: Update, hub: HubTarget | None, policy: OnFailure
+        self, update: Update, hub: HubTarget | None, policy: OnFailure, wait: float | None
     ) -> Delivery | str | None:
         spooled = policy == "spool" and hub is None
         settle = self._settle_spooled if spooled else self._settle
-        delivery = Delivery(update, hub or self._hub, settle, self._answered)
+        # Another hub's troubles are its own.
+        answered = partial(self._answered, max(PROMPT, wait or 0.0)) if hub is None else _ignore
+        delivery = Delivery(update, hub or self._hub, settle, answered)
         if spooled and self._others_wait():
             # It must not overtake them.
             return self._keep(delivery)
-        if self._outbox.put(delivery):
-            return delivery
-        failure = HubUnavailable(f"{QUEUE_LIMIT} updates wait for the hub already")
-        return delivery.settle(delivery, failure)
+        reason = self._outbox.put(delivery)
+        return delivery if reason is None else settle(delivery, HubUnavailable(reason))
 
     def _leave(self, delivery: Delivery) -> str | None:
         """Nobody waits any longer: whoever sends the update settles it."""
+        if delivery.hub is self._hub:
+            self._prompt = False
         if delivery.settle == self._settle_spooled:
             if self._outbox.withdraw(delivery):
                 return self._keep(delivery)
@@ -306,7 +309,7 @@ class Publisher:
 
     def _send_again(self, spool: Spool, kept: Spooled) -> bool:
         """Sends one update; false if the hub is unavailable."""
-        delivery = Delivery(kept.update, self._hub, self._settle, self._answered)
+        delivery = Delivery(kept.update, self._hub, self._settle, _ignore)
         failure: PublishError | None = None
         spool.attempt(kept.number)
         try:
@@ -339,6 +342,10 @@ class Publisher:
         if self._spool is not None:
             self.send_kept(deadline - time.monotonic())
             self._spool.close()
+
+
+def _ignore(_took: float, _failure: PublishError | None) -> None:
+    pass
 
 
 _publishers: weakref.WeakSet[Publisher] = weakref.WeakSet()

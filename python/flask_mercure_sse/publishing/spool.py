@@ -187,19 +187,22 @@ def _connect(path: str) -> sqlite3.Connection:
 
 
 _spools: weakref.WeakSet[Spool] = weakref.WeakSet()
-_forking: list[Spool] = []
+#: One fork at a time: what the second one waited for would be released under its feet.
+_forking = threading.Lock()
+_held: list[Spool] = []
 
 
 def _before_fork() -> None:
-    _forking[:] = list(_spools)
-    for spool in _forking:
+    _forking.acquire()
+    for spool in list(_spools):
         spool.before_fork()
+        _held.append(spool)
 
 
 def _after_fork() -> None:
-    for spool in _forking:
-        spool.after_fork()
-    _forking.clear()
+    while _held:
+        _held.pop().after_fork()
+    _forking.release()
 
 
 if hasattr(os, "register_at_fork"):

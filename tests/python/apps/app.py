@@ -54,6 +54,9 @@ def status():
 def count(response):
     """Something that every response gets: a header, and a session cookie on subscriptions."""
     response.headers["X-App"] = "here"
+    if request.args.get("guard"):
+        response.status_code = 403
+        response.set_data("denied")
     if request.path.endswith("/mercure") and request.args.get("cookie"):
         session["visits"] = session.get("visits", 0) + 1
     return response

@@ -121,8 +121,8 @@ def flask_run(port: int, *options: str) -> list[str]:
     return [script("flask"), "--app", "app", "run", "--port", str(port), *options]
 
 
-def waitress(port: int) -> list[str]:
-    return [script("waitress-serve"), f"--listen=127.0.0.1:{port}", "app:app"]
+def waitress(port: int, *options: str) -> list[str]:
+    return [script("waitress-serve"), f"--listen=127.0.0.1:{port}", *options, "app:app"]
 
 
 def uwsgi(port: int, *options: str) -> list[str]:

@@ -54,6 +54,7 @@ pub(super) async fn adopt(
         // The worker kept the connection after all; it must stay as it is.
         None if response.is_empty() => {}
         None => {
+            remove_mark(&mut response);
             live.write_all(&response).await?;
             tokio::time::timeout(RESPONSE_TIMEOUT, tokio::io::copy(&mut far, &mut live)).await??;
             live.shutdown().await?;
@@ -104,6 +105,21 @@ fn head_for_client(head: &httparse::Response<'_, '_>, token: &str) -> Option<Vec
     Some(out)
 }
 
+/// Takes the mark out of a response that is passed on as it is: it is between worker and hub.
+fn remove_mark(response: &mut Vec<u8>) {
+    let end = response.windows(4).position(|four| four == b"\r\n\r\n");
+    let end = end.map_or(response.len(), |at| at + 2);
+    let mut at = 0;
+    while let Some(length) = response[at..end].windows(2).position(|pair| pair == b"\r\n") {
+        let name = response[at..at + length].split(|byte| *byte == b':').next();
+        if name.is_some_and(|name| name.eq_ignore_ascii_case(MARK.as_bytes())) {
+            response.drain(at..at + length + 2);
+            return;
+        }
+        at += length + 2;
+    }
+}
+
 /// The client's connection, whatever family it is of.
 fn connection(descriptor: OwnedFd) -> io::Result<Connection> {
     let socket = Socket::from(descriptor);
@@ -121,4 +137,26 @@ fn connection(descriptor: OwnedFd) -> io::Result<Connection> {
 fn unix(socket: Socket) -> io::Result<UnixStream> {
     socket.set_nonblocking(true)?;
     UnixStream::from_std(OwnedFd::from(socket).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passed_on(response: &str) -> String {
+        let mut bytes = response.as_bytes().to_vec();
+        remove_mark(&mut bytes);
+        String::from_utf8(bytes).expect("UTF-8")
+    }
+
+    #[test]
+    fn the_mark_stays_inside_and_everything_else_is_passed_on() {
+        let head = "HTTP/1.1 403 FORBIDDEN\r\nA: 1\r\n";
+        let body = "\r\nX-Mercure-Handoff: of the body\r\n\r\n";
+        let marked = format!("{head}X-Mercure-HANDOFF: token\r\nB: 2\r\n{body}");
+        assert_eq!(passed_on(&marked), format!("{head}B: 2\r\n{body}"));
+        for unmarked in [&format!("{head}{body}"), "HTTP/1.1 500 X\r\nA", "", "\r\n"] {
+            assert_eq!(passed_on(unmarked), *unmarked);
+        }
+    }
 }
