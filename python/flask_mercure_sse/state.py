@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import sys
+import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 KEY = "mercure_sse"
 #: A grace period for a hub that does not end with its workers, in seconds.
 _FOR_EVER = 10.0 * 365 * 86400
+#: What puts a hub that runs as a service above those that workers start: only another service takes
+#: its place. Added to the time at which it was set up.
+_SERVICE = 10**15
 #: The cookie of generation 1.0.
 _COOKIE_V1 = "__Secure-mercure_access_token"
 
@@ -51,6 +55,7 @@ class MercureSSEState:
         self._publisher: Publisher | None = None
         self._published_to: HubTarget | None = None
         self._looked_for_kept = 0
+        self._since = time.time_ns() // 1_000_000
 
     # What the documents of 0.1 and 0.4 name, to be read by applications.
 
@@ -199,10 +204,10 @@ class MercureSSEState:
         :raises HubUnavailable: if its binary or its place is missing.
         """
         _ = self.companion()  # whether there may be one
-        app = self._app()
-        options = _companion_options(self.settings, app, testing=False)
+        options = self._companion_options(testing=False)
         prepare_directory(options)
-        return command_of(replace(options, grace=_FOR_EVER))
+        service = replace(options, grace=_FOR_EVER, since=options.since + _SERVICE)
+        return [*command_of(service), "--replace"]
 
     def follow(self, topics: list[str], last_event_id: str | None) -> Iterator[str]:
         """The lines of the built-in hub's stream on some topics, whatever is private included.
@@ -229,12 +234,33 @@ class MercureSSEState:
             return None
         return self.companion().last_event_id() or "earliest"
 
+    def _companion_options(self, testing: bool) -> CompanionOptions:
+        app, settings = self._app(), self.settings
+        if app is None:
+            raise ConfigurationError("the application is gone")
+        # The same for every process of an application, whatever imports it: a worker, a shell, a
+        # task queue. The import name is not (it is __main__ for one of them).
+        identity = [os.path.realpath(app.root_path), app.name, settings.hub_name]
+        if testing:
+            # Tests run side by side and one after the other; each application is on its own, and
+            # its companion ends with it.
+            identity.append(secrets.token_hex(8))
+        return CompanionOptions(
+            base=runtime_base(settings),
+            identity="\0".join(identity),
+            grace=0.0 if testing else settings.companion_grace,
+            heartbeat=settings.keepalive_interval,
+            history=settings.reconciliation_length,
+            subscriptions=settings.subscriptions,
+            since=self._since,
+        )
+
     def _spool(self) -> Spool:
         settings = self.settings
         if settings.spool is not None:
             return Spool(settings.spool, settings.spool_size)
         app = self._app()
-        options = _companion_options(settings, app, app is not None and app.testing)
+        options = self._companion_options(app is not None and app.testing)
         path = os.path.join(options.directory, "spool.db")
         return Spool(path, settings.spool_size, lambda: prepare_directory(options))
 
@@ -273,7 +299,7 @@ class MercureSSEState:
         key = (os.getuid(), testing)
         bus = self._buses.get(key)
         if bus is None:
-            options = _companion_options(self.settings, app, testing)
+            options = self._companion_options(testing)
             # Of several threads that come here at once, one wins.
             bus = self._buses.setdefault(key, Bus(options, self.settings.timeout))
         return bus
@@ -322,23 +348,3 @@ def _latin1(key: str | bytes | None) -> str | None:
     """A key's bytes, each as one character, the way JSON can carry them."""
     data = key.encode() if isinstance(key, str) else key
     return data.decode("latin-1") if data else None
-
-
-def _companion_options(settings: Settings, app: Flask | None, testing: bool) -> CompanionOptions:
-    if app is None:
-        raise ConfigurationError("the application is gone")
-    # The same for every process of an application, whatever imports it: a worker, a shell, a task
-    # queue. The import name is not (it is __main__ for one of them).
-    identity = [os.path.realpath(app.root_path), app.name, settings.hub_name]
-    if testing:
-        # Tests run side by side and one after the other; each application is on its own, and its
-        # companion ends with it.
-        identity.append(secrets.token_hex(8))
-    return CompanionOptions(
-        base=runtime_base(settings),
-        identity="\0".join(identity),
-        grace=0.0 if testing else settings.companion_grace,
-        heartbeat=settings.keepalive_interval,
-        history=settings.reconciliation_length,
-        subscriptions=settings.subscriptions,
-    )

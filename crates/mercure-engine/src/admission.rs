@@ -93,6 +93,12 @@ impl Hub {
     }
 }
 
+impl Permit {
+    pub(crate) fn client(&self) -> Option<ClientId> {
+        self.client
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         self.shared.places.give_back(self.client);

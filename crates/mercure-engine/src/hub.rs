@@ -10,10 +10,11 @@ use tokio::sync::RwLock;
 
 use crate::admission::{AttachError, Places};
 use crate::clock::Clock;
+use crate::departure::Departing;
 use crate::event::{Event, Record};
 use crate::memory::Retention;
 use crate::presence::{Attendance, Presence, Present};
-use crate::shard::{Notify, Shard};
+use crate::shard::{End, Notify, Shard};
 use crate::stats::{Counters, Stats};
 use crate::subscriber::NewSubscriber;
 use crate::transport::{From, Head, ReadLimit, Tail, Transport, TransportError};
@@ -79,7 +80,7 @@ impl Options {
 pub struct Hub {
     pub(crate) shared: Arc<Shared>,
     shards: Vec<Notify>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<Vec<Departing>>>>,
     presence: Option<Arc<Presence>>,
     teller: Mutex<Option<tokio::task::JoinHandle<()>>>,
     next_shard: AtomicUsize,
@@ -304,13 +305,24 @@ impl Hub {
 
     /// Ends every stream in the orderly way and stops the shards. Returns when they have ended.
     pub fn shutdown(&self) {
-        self.shards.iter().for_each(Notify::shutdown);
+        self.end(End::Close);
+    }
+
+    pub(crate) fn end(&self, end: End) -> Vec<Departing> {
+        self.shards.iter().for_each(|shard| shard.end(end));
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut departing = Vec::new();
         for thread in threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a shard ended by a panic");
+            match thread.join() {
+                Ok(subscribers) => departing.extend(subscribers),
+                Err(_) => tracing::error!("a shard ended by a panic"),
             }
         }
+        departing
+    }
+
+    pub(crate) fn presence(&self) -> Option<&Arc<Presence>> {
+        self.presence.as_ref()
     }
 }
 
@@ -322,7 +334,7 @@ impl Drop for Hub {
         if let Some(presence) = &self.presence {
             presence.close();
         }
-        self.shards.iter().for_each(Notify::shutdown);
+        self.shards.iter().for_each(|shard| shard.end(End::Close));
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod admission;
 mod clock;
+mod departure;
 mod event;
 mod hub;
 mod index;
@@ -28,12 +29,13 @@ mod window;
 
 pub use admission::{AttachError, Permit};
 pub use clock::Clock;
+pub use departure::Departing;
 pub use event::{Event, Position, Record};
 pub use hub::{Hub, Options, PublishError, Resume};
-pub use memory::{MemoryTransport, Retention};
+pub use memory::{History, MemoryTransport, Retention};
 pub use outlet::{BodyReader, Outlet, body};
 pub use poll::Interest;
-pub use presence::{Attendance, Present};
+pub use presence::{Attendance, Attended, Present};
 pub use stats::Stats;
 pub use subscriber::{CloseReason, NewSubscriber};
 pub use transport::{Batch, From, Future, Head, ReadLimit, Tail, Transport, TransportError};

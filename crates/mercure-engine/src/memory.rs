@@ -26,6 +26,17 @@ impl Default for Retention {
     }
 }
 
+/// What a log in memory holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct History {
+    /// Every event up to here was dropped; the records have the positions that follow.
+    pub dropped_through: Position,
+    /// Id of the newest event ever accepted.
+    pub head: Option<EventId>,
+    /// From the oldest to the newest, each with its age.
+    pub records: Vec<(Record, Duration)>,
+}
+
 /// The log in this process's memory: ordered and fast; gone when the process ends.
 #[derive(Debug)]
 pub struct MemoryTransport {
@@ -51,7 +62,10 @@ struct Log {
 #[derive(Debug)]
 struct Stored {
     event: Arc<Event>,
+    /// On this process's clock.
     accepted_at: Duration,
+    /// How old it was then: a log that was restored brings older ones along.
+    age: Duration,
 }
 
 /// Where an id occurs: nearly always once.
@@ -66,6 +80,31 @@ impl MemoryTransport {
     #[must_use]
     pub fn new(retention: Retention, clock: Clock) -> Self {
         Self { log: Mutex::default(), retention, clock }
+    }
+
+    /// A log that goes on where another one has ended.
+    #[must_use]
+    pub fn restore(retention: Retention, clock: Clock, history: History) -> Self {
+        let mut log = Log { dropped_through: history.dropped_through, ..Log::default() };
+        log.head = Head { position: history.dropped_through, id: history.head };
+        let now = clock.now();
+        for (record, age) in history.records {
+            log.push(record, now, age);
+        }
+        Self { log: Mutex::new(log), retention, clock }
+    }
+
+    /// Everything the log holds, to restore it elsewhere.
+    #[must_use]
+    pub fn history(&self) -> History {
+        let now = self.clock.now();
+        let log = self.log();
+        let age = |stored: &Stored| stored.age + now.saturating_sub(stored.accepted_at);
+        History {
+            dropped_through: log.dropped_through,
+            head: log.head.id.clone(),
+            records: log.events.iter().map(|s| (s.event.record.clone(), age(s))).collect(),
+        }
     }
 
     /// The log, with everything that is past its age dropped.
@@ -88,7 +127,7 @@ impl Transport for MemoryTransport {
     fn append(&self, record: Record) -> Future<'_, Result<Position, TransportError>> {
         let now = self.clock.now();
         let mut log = self.log();
-        let position = log.push(record, now);
+        let position = log.push(record, now, Duration::ZERO);
         log.apply(&self.retention, now);
         drop(log);
         Box::pin(std::future::ready(Ok(position)))
@@ -111,7 +150,7 @@ impl Transport for MemoryTransport {
 }
 
 impl Log {
-    fn push(&mut self, record: Record, now: Duration) -> Position {
+    fn push(&mut self, record: Record, now: Duration, age: Duration) -> Position {
         let position = Position(self.head.position.0 + 1);
         self.head = Head { position, id: Some(record.id.clone()) };
         self.bytes += record.size();
@@ -121,7 +160,7 @@ impl Log {
             .and_modify(|places| places.push(position))
             .or_insert(Places::One(position));
         let event = Arc::new(Event { position, record });
-        self.events.push_back(Stored { event: Arc::clone(&event), accepted_at: now });
+        self.events.push_back(Stored { event: Arc::clone(&event), accepted_at: now, age });
         // Told under the lock, so that the tail's order is the log's.
         if let Some(tail) = &self.tail {
             tail.on_event(event);
@@ -131,8 +170,8 @@ impl Log {
 
     fn apply(&mut self, retention: &Retention, now: Duration) {
         while let Some(oldest) = self.events.front() {
-            let expired =
-                retention.age.is_some_and(|age| now.saturating_sub(oldest.accepted_at) > age);
+            let age = oldest.age + now.saturating_sub(oldest.accepted_at);
+            let expired = retention.age.is_some_and(|bound| age > bound);
             let published = self.events.len() - self.of_subscriptions;
             if !expired && published <= retention.events && self.bytes <= retention.bytes {
                 break;

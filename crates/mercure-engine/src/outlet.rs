@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -48,6 +49,27 @@ impl Outlet {
     pub fn unix(socket: std::os::unix::net::UnixStream) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         Ok(Self::Unix(UnixStream::from_std(socket)))
+    }
+
+    /// Takes over a connection of either family.
+    ///
+    /// # Errors
+    /// If the descriptor is no stream socket, or cannot be made non-blocking.
+    pub fn from_descriptor(descriptor: OwnedFd, is_unix: bool) -> io::Result<Self> {
+        match is_unix {
+            true => Self::unix(descriptor.into()),
+            false => Self::tcp(descriptor.into()),
+        }
+    }
+
+    /// The socket, and whether it is a Unix one; `None` for a body, which cannot leave the process.
+    #[must_use]
+    pub fn descriptor(&self) -> Option<(BorrowedFd<'_>, bool)> {
+        match self {
+            Self::Tcp(socket) => Some((socket.as_fd(), false)),
+            Self::Unix(socket) => Some((socket.as_fd(), true)),
+            Self::Body(_) => None,
+        }
     }
 
     pub(crate) fn source(&mut self) -> Option<&mut dyn Source> {

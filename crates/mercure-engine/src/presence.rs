@@ -38,6 +38,15 @@ pub struct Attendance {
     subscriptions: Box<[(Matcher, Option<Arc<Value>>)]>,
 }
 
+/// A presence on its way from one hub to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attended {
+    /// The subscriber's name.
+    pub subscriber: SubscriberId,
+    /// What is told of it, for each of its matchers.
+    pub payloads: Vec<Option<Value>>,
+}
+
 #[derive(Debug)]
 struct Note {
     attendance: Arc<Attendance>,
@@ -107,6 +116,21 @@ impl Presence {
         })
     }
 
+    /// The presence of a subscriber that comes from another hub; everybody knows of it already.
+    pub(crate) fn resume(self: &Arc<Self>, matchers: &[Matcher], attended: Attended) -> Present {
+        let subscriber = attended.subscriber;
+        let payloads = attended.payloads.into_iter().map(|payload| payload.map(Arc::new));
+        let subscriptions = matchers.iter().cloned().zip(payloads).collect();
+        let attendance = Arc::new(Attendance { subscriber, subscriptions });
+        lock(&self.attendances).insert(subscriber, attendance);
+        self.version.fetch_add(1, Ordering::Relaxed);
+        Present {
+            presence: Arc::clone(self),
+            payloads: Box::default(),
+            announced: Some(subscriber),
+        }
+    }
+
     /// A number that differs whenever the subscriptions do, and the subscriptions.
     pub(crate) fn snapshot(&self) -> (u64, Vec<Arc<Attendance>>) {
         let attendances = lock(&self.attendances);
@@ -169,8 +193,22 @@ impl Presence {
 }
 
 impl Present {
+    /// What another hub needs to go on with this presence; nobody is told that it has ended here.
+    pub(crate) fn leave(mut self) -> Option<Attended> {
+        let subscriber = self.announced.take()?;
+        let attendance = lock(&self.presence.attendances).remove(&subscriber)?;
+        let payload = |(_, payload): &(Matcher, Option<Arc<Value>>)| payload.as_deref().cloned();
+        Some(Attended {
+            subscriber,
+            payloads: attendance.subscriptions.iter().map(payload).collect(),
+        })
+    }
+
     /// Makes the subscriber's matchers known, as its shard keeps them.
     pub(crate) fn announce(&mut self, matchers: &[Matcher]) {
+        if self.announced.is_some() {
+            return;
+        }
         let subscriber = SubscriberId::from_random(*uuid::Uuid::new_v4().as_bytes());
         let payloads = std::mem::take(&mut self.payloads).into_iter();
         let attendance = Arc::new(Attendance {

@@ -97,7 +97,7 @@ pub(crate) struct Subscriber {
     pub(crate) deliveries: Option<(u32, u32)>,
     /// These end when the subscriber is dropped.
     pub(crate) present: Option<Present>,
-    _permit: Permit,
+    pub(crate) permit: Permit,
 }
 
 /// What could not be written yet.
@@ -135,7 +135,7 @@ impl Subscriber {
             last_write: now,
             deliveries: None,
             present: new.present,
-            _permit: new.permit,
+            permit: new.permit,
         }
     }
 
@@ -195,6 +195,14 @@ impl Subscriber {
             backlog.push(Bytes::clone(frame));
         }
         room
+    }
+
+    /// What was begun or enqueued and has not left yet.
+    pub(crate) fn unsent(&mut self) -> Bytes {
+        let Some(backlog) = self.backlog.take() else { return Bytes::new() };
+        let mut unsent = Vec::with_capacity(backlog.bytes);
+        backlog.frames.iter().for_each(|frame| unsent.extend_from_slice(frame));
+        Bytes::from(unsent).slice(backlog.written..)
     }
 
     /// Writes what waits, until done or the outlet takes no more.

@@ -128,15 +128,21 @@ pub(crate) enum Watch {
     Yes,
 }
 
+/// What remains of a listener that does not accept any more.
+pub(crate) struct Stopped {
+    pub(crate) bound: Bound,
+    pub(crate) connections: JoinSet<()>,
+}
+
 /// Accepts connections until told to stop or, if watched, until the listener's file is gone: nobody
-/// can reach it then, and whoever needs a hub makes another one. The listener is closed; the
-/// connections that are still open are returned.
+/// can reach it then, and whoever needs a hub makes another one. Returns the listener and the
+/// connections that are still open.
 pub(crate) async fn accept_all<F>(
     bound: Bound,
     watch: Watch,
     mut stopping: watch::Receiver<bool>,
     mut serve: impl FnMut(Connection) -> F,
-) -> JoinSet<()>
+) -> Stopped
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -144,10 +150,10 @@ where
     let mut check = tokio::time::interval(CHECK);
     loop {
         tokio::select! {
-            () = stopped(&mut stopping) => return connections,
+            () = stopped(&mut stopping) => return Stopped { bound, connections },
             _ = check.tick(), if watch == Watch::Yes => if !bound.is_in_place() {
                 tracing::error!("the file of a socket is gone");
-                return connections;
+                return Stopped { bound, connections };
             },
             Some(_) = connections.join_next() => {}
             accepted = bound.accept() => match accepted {
@@ -170,11 +176,11 @@ pub(crate) async fn stopped(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
-/// Waits until every listener is closed; returns the connections that are still open.
-pub(crate) async fn stop_accepting(mut accepting: JoinSet<JoinSet<()>>) -> Vec<JoinSet<()>> {
+/// Closes every listener; returns the connections that are still open.
+async fn stop_accepting(mut accepting: JoinSet<Stopped>) -> Vec<JoinSet<()>> {
     let mut connections = Vec::new();
     while let Some(result) = accepting.join_next().await {
-        connections.extend(result.ok());
+        connections.extend(result.ok().map(|stopped| stopped.connections));
     }
     connections
 }
@@ -186,15 +192,20 @@ pub(crate) async fn finish(hub: &Arc<Hub>, connections: Vec<JoinSet<()>>) -> any
     let ending = Arc::clone(&hub);
     tokio::task::spawn_blocking(move || ending.shutdown()).await.context("ending the streams")?;
     hub.say_goodbye().await;
+    end_of(connections, DRAIN).await;
+    Ok(())
+}
+
+/// Waits for connections to end by themselves, but not for ever.
+pub(crate) async fn end_of(connections: Vec<JoinSet<()>>, patience: Duration) {
     let all = async {
         for mut set in connections {
             while set.join_next().await.is_some() {}
         }
     };
-    if tokio::time::timeout(DRAIN, all).await.is_err() {
+    if tokio::time::timeout(patience, all).await.is_err() {
         tracing::warn!("some requests did not finish in time and are cut");
     }
-    Ok(())
 }
 
 async fn service(config: &Config) -> anyhow::Result<Service> {

@@ -40,6 +40,12 @@ impl EventId {
         Self(text::urn_uuid(bytes).into())
     }
 
+    /// An id that a log has kept: it was checked when it was published.
+    #[must_use]
+    pub fn from_log(value: &str) -> Self {
+        Self(value.into())
+    }
+
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -49,6 +49,12 @@ impl Grants {
         Ok(Self { publish: parse(publish)?, subscribe: parse(subscribe)?, payloads: Vec::new() })
     }
 
+    /// Grants to read private updates with one of these topics, and for nothing else.
+    #[must_use]
+    pub fn to_read(topics: Vec<Matcher>) -> Self {
+        Self { subscribe: topics, ..Self::default() }
+    }
+
     /// Reads the `mercure` claim of a 0.x token (0.x, "Publishers" and "Subscribers").
     ///
     /// # Errors

@@ -24,6 +24,12 @@ impl SubscriberId {
     pub fn from_random(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
+
+    /// The bytes it was made from.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
 }
 
 impl fmt::Display for SubscriberId {

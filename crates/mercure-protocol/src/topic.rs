@@ -37,6 +37,12 @@ impl Topic {
         Self(path.into())
     }
 
+    /// A topic that a log has kept: it was checked when it was published.
+    #[must_use]
+    pub fn from_log(value: &str) -> Self {
+        Self(value.into())
+    }
+
     /// The topic as published.
     #[must_use]
     pub fn as_str(&self) -> &str {

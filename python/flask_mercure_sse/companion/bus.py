@@ -26,7 +26,7 @@ from . import process
 from .process import CompanionOptions
 
 #: Version of the bus that this package speaks.
-BUS_VERSION = 1
+BUS_VERSION = 2
 #: Idle connections of each kind that are kept.
 _IDLE = 4
 #: How often the newest id is read anew if it was just being written.
@@ -135,15 +135,21 @@ class Bus:
             self._starting.release()
 
     def _check_version(self, deadline: float) -> None:
-        """Replaces a companion of an older version; one of a newer version is an error here."""
-        found = self._exchange("GET", "/status", b"", {}, fresh=True)
-        running = json.loads(found.body).get("bus", 0)
-        if running == BUS_VERSION:
+        """Has a companion replaced that is of another version, or has other settings than this
+        application wants; whoever was set up last is obeyed."""
+        found = json.loads(self._exchange("GET", "/status", b"", {}, fresh=True).body)
+        same_bus = found.get("bus") == BUS_VERSION
+        if same_bus and found["settings"] == process.settings_name(self._options):
             return
-        if running > BUS_VERSION:
+        if found.get("since", 0) >= self._options.since:
+            if same_bus:
+                return
             raise HubUnavailable(
                 "the running companion belongs to a newer flask-mercure-sse; restart this process"
             )
+        if same_bus:
+            process.start(self._options, succeed=True)
+            return
         self._exchange("POST", "/retire", b"", {}, fresh=True)
         while os.path.exists(self._path("handoff.sock")):
             if not process.retry_until(deadline):
@@ -166,8 +172,8 @@ class Bus:
             )
         return path
 
-    def _attempt(self, action: Callable[[], _T]) -> _T:
-        """Runs an action; if the companion is gone, once more with a new one."""
+    def _attempt(self, action: Callable[[], _T], again: Callable[[], _T] | None = None) -> _T:
+        """Runs an action; if the companion is gone, once more (or ``again``) with a new one."""
         try:
             if not self._agreed:
                 self._ensure()
@@ -181,7 +187,7 @@ class Bus:
             raise HubUnavailable(f"the companion cannot be reached: {error}") from error
         try:
             self._ensure()
-            return action()
+            return (again or action)()
         except (OSError, HTTPException) as error:
             raise HubUnavailable(f"the companion cannot be reached: {error}") from error
 
@@ -204,6 +210,23 @@ class Bus:
         :raises HubUnavailable: if it cannot be reached, started or made to answer in time.
         """
         return self._attempt(lambda: self._exchange(method, path, body, headers or {}))
+
+    def publish(self, form: bytes, *, again: bool = False) -> Verdict:
+        """Publishes an update.
+
+        :param form: the update, with an id.
+        :param again: whether it may have been published before; then it is not repeated.
+        :raises HubUnavailable: as :meth:`request`.
+        """
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+
+        def once() -> Verdict:
+            return self._exchange("POST", "/publish-once", form, headers)
+
+        # A companion that goes while it answers may have accepted the update, and another one may
+        # have its log by now.
+        first = once if again else lambda: self._exchange("POST", "/publish", form, headers)
+        return self._attempt(first, once)
 
     def last_event_id(self) -> str | None:
         """Id of the newest event, as the companion has noted it; starts and asks nobody.
@@ -266,6 +289,7 @@ class Bus:
                 connection.request(method, path, body, dict(headers))
             response = connection.getresponse()
             verdict = Verdict(response.status, response.getheaders(), response.read())
+            _still_there(verdict)
         except BaseException:
             connection.close()
             raise
@@ -301,12 +325,14 @@ class Bus:
         try:
             _send(connection, json.dumps(message).encode(), descriptors)
             reply = json.loads(_receive(connection))
+            headers = [(str(name), str(value)) for name, value in reply["headers"]]
+            verdict = Verdict(int(reply["status"]), headers, str(reply["body"]).encode())
+            _still_there(verdict)
         except BaseException:
             connection.close()
             raise
         self._keep(self._handoffs, connection)
-        headers = [(str(name), str(value)) for name, value in reply["headers"]]
-        return Verdict(int(reply["status"]), headers, str(reply["body"]).encode())
+        return verdict
 
     def _keep(self, idle: list[Any], connection: Any) -> None:
         with self._lock:
@@ -314,6 +340,12 @@ class Bus:
                 idle.append(connection)
                 return
         connection.close()
+
+
+def _still_there(verdict: Verdict) -> None:
+    """Another companion is taking the place of the one that was asked: it will answer."""
+    if verdict.status == 410:
+        raise ConnectionResetError("the companion gives its place away")
 
 
 def _send(connection: socket.socket, message: bytes, descriptors: Sequence[int]) -> None:

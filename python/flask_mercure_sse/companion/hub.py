@@ -20,8 +20,6 @@ class BuiltInHub:
 
     def send(self, update: Update, *, again: bool = False) -> None:
         """Publishes an update; see :class:`~flask_mercure_sse.publishing.HubTarget`."""
-        headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        path = "/publish-once" if again else "/publish"
-        verdict = self._bus().request("POST", path, update.form, headers)
+        verdict = self._bus().publish(update.form, again=again)
         if verdict.status != 200:
             raise error_of(verdict.status, verdict.body.decode("utf-8", "replace"))

@@ -10,7 +10,7 @@ import stat
 import subprocess
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import HubUnavailable
@@ -34,6 +34,9 @@ class CompanionOptions:
     heartbeat: float
     history: int
     subscriptions: bool
+    #: When the application was set up, on the wall clock, in milliseconds. Of two applications that
+    #: want different companions, the later one is obeyed.
+    since: int
 
     @property
     def directory(self) -> str:
@@ -51,18 +54,19 @@ def prepare_directory(options: CompanionOptions) -> None:
         _private_directory(directory)
 
 
-def start(options: CompanionOptions) -> None:
+def start(options: CompanionOptions, *, succeed: bool = False) -> None:
     """Starts a companion and waits until it can be reached.
 
     Returns as well if another process has just started one.
 
+    :param succeed: whether it takes the place of a running one, with everything that one holds.
     :raises HubUnavailable: if it cannot be started, with the companion's own words.
     """
     prepare_directory(options)
     log = _open_log(options.directory)
     try:
         process = subprocess.Popen(
-            command_of(options),
+            [*command_of(options), *(["--replace"] if succeed else [])],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -86,12 +90,33 @@ def command_of(options: CompanionOptions) -> list[str]:
     :raises HubUnavailable: if the binary is missing.
     """
 
+    binary, settings = find_binary(), _settings(options)
+    name = f"--settings={settings_name(options)}"
+    return [binary, "companion", *settings, name, f"--since={options.since}"]
+
+
+def settings_name(options: CompanionOptions) -> str:
+    """Names the program and its settings: the same for every process that wants the same companion.
+
+    An upgrade in place changes the binary's file, and so the name.
+
+    :raises HubUnavailable: if the binary is missing.
+    """
+    try:
+        file = os.stat(find_binary())
+    except OSError as error:  # just being replaced
+        raise HubUnavailable(f"the mercure-hub binary cannot be read: {error}") from error
+    # How long it stays is for whoever starts it to say.
+    wanted = _settings(replace(options, grace=0.0))
+    parts = [*wanted, str(file.st_size), str(file.st_mtime_ns)]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _settings(options: CompanionOptions) -> list[str]:
     def milliseconds(seconds: float) -> str:
         return str(round(seconds * 1000))
 
     return [
-        find_binary(),
-        "companion",
         f"--directory={options.directory}",
         f"--grace={milliseconds(options.grace)}",
         f"--heartbeat={milliseconds(options.heartbeat)}",

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 
 from flask import Flask, request, session
 
@@ -17,6 +18,7 @@ mercure = MercureSSE(app)
 
 @app.get("/ping")
 def ping():
+    time.sleep(request.args.get("hold", default=0.0, type=float))
     return f"pong {os.getpid()}"
 
 

@@ -26,9 +26,18 @@ pub(super) struct Incoming {
     pub(super) attach: Vec<NewSubscriber>,
     pub(super) ready: Vec<SlotRef>,
     pub(super) reads: Vec<(ReadFor, Result<Batch, TransportError>)>,
-    pub(super) shutdown: bool,
+    pub(super) end: Option<End>,
     /// The shard has ended; what arrives now is dropped.
     stopped: bool,
+}
+
+/// How a shard ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Every stream ends.
+    Close,
+    /// What can leave the process is given away with its place in the log.
+    Depart,
 }
 
 /// Who asked the transport.
@@ -72,8 +81,8 @@ impl Notify {
         self.leave(|incoming| incoming.ready.push(who));
     }
 
-    pub(crate) fn shutdown(&self) {
-        self.leave(|incoming| incoming.shutdown = true);
+    pub(crate) fn end(&self, end: End) {
+        self.leave(|incoming| incoming.end = Some(end));
     }
 
     pub(super) fn read_done(&self, read_for: ReadFor, result: Result<Batch, TransportError>) {

@@ -4,6 +4,7 @@
 //! head" and "it is live" are one step, and nothing here takes a lock per subscriber.
 
 mod catch_up;
+mod depart;
 mod dispatch;
 mod mailbox;
 mod wheel;
@@ -18,9 +19,10 @@ use mercure_protocol::{Grants, HEARTBEAT};
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
+pub(crate) use self::mailbox::{End, Mailbox, Notify};
 use self::mailbox::{Incoming, ReadFor};
-pub(crate) use self::mailbox::{Mailbox, Notify};
 use self::wheel::{TICK, Wheel};
+use crate::departure::Departing;
 use crate::event::{Event, Position};
 use crate::hub::Shared;
 use crate::index::{Index, Slot};
@@ -88,21 +90,22 @@ impl Shard {
         Ok((shard, mailbox))
     }
 
-    /// Runs until told to stop.
-    pub(crate) fn run(mut self) {
+    /// Runs until told to end; returns the subscribers that go on elsewhere.
+    pub(crate) fn run(mut self) -> Vec<Departing> {
         let mut events = Events::with_capacity(POLL_EVENTS);
-        loop {
+        let end = loop {
             if let Err(error) = self.poll.poll(&mut events, self.patience())
                 && error.kind() != io::ErrorKind::Interrupted
             {
                 tracing::error!(%error, "a shard's poller failed; its streams end");
-                break;
+                break End::Close;
             }
-            let incoming = self.mailbox.take();
-            if incoming.shutdown {
+            let mut incoming = self.mailbox.take();
+            if let Some(end) = incoming.end {
+                std::mem::take(&mut incoming.attach).into_iter().for_each(|new| self.attach(new));
                 // What was accepted before the stop still leaves.
                 self.advance();
-                break;
+                break end;
             }
             for event in events.iter().filter(|event| event.token() != MAILBOX) {
                 self.on_socket(event.token().0, event.is_readable() || event.is_read_closed());
@@ -111,11 +114,13 @@ impl Shard {
             self.advance();
             self.catch_up();
             self.on_time();
-        }
+        };
         self.mailbox.stop();
+        let departing = if end == End::Depart { self.depart() } else { Vec::new() };
         for slot in self.subscribers.iter().map(|(slot, _)| slot).collect::<Vec<_>>() {
             self.close(slot, CloseReason::Shutdown);
         }
+        departing
     }
 
     /// How long the poller may sleep.

@@ -1,67 +1,90 @@
-//! Messages with descriptors (`SCM_RIGHTS`) from a worker.
+//! Messages with descriptors (`SCM_RIGHTS`) over a Unix stream socket: a length of four bytes,
+//! big-endian, then that many bytes.
 
-use std::io::{self, IoSliceMut};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream as BlockingUnixStream;
 
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
+use bytes::{Buf, Bytes, BytesMut};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
-/// Longest message, in bytes.
-const MAX_MESSAGE: usize = 1 << 20;
-/// Descriptors one message carries: the client's connection and the far end of the worker's.
-const DESCRIPTORS: usize = 2;
+/// Longest message, in bytes: an update of the greatest length and its topics fit.
+const MAX_MESSAGE: usize = 16 << 20;
+/// Descriptors that one message carries at most.
+const DESCRIPTORS: usize = 3;
+/// What is read at once, in bytes.
+const CHUNK: usize = 64 * 1024;
 
-/// Reads messages: a length of four bytes, big-endian, then that many bytes.
+/// Reads messages.
 #[derive(Debug, Default)]
 pub(super) struct Messages {
-    bytes: Vec<u8>,
-    descriptors: Vec<OwnedFd>,
-}
-
-/// One message and what came with it.
-#[derive(Debug)]
-pub(super) struct Message {
-    pub(super) bytes: Vec<u8>,
-    pub(super) descriptors: Vec<OwnedFd>,
+    bytes: BytesMut,
+    descriptors: VecDeque<OwnedFd>,
 }
 
 impl Messages {
-    /// The next message; `None` once the worker has closed its side between two messages.
-    pub(super) async fn next(&mut self, socket: &UnixStream) -> io::Result<Option<Message>> {
+    /// The next message; `None` once the other side has closed between two messages.
+    pub(super) async fn next(&mut self, socket: &UnixStream) -> io::Result<Option<Bytes>> {
         loop {
-            if let Some(bytes) = self.complete()? {
-                let descriptors = std::mem::take(&mut self.descriptors);
-                return Ok(Some(Message { bytes, descriptors }));
+            if let Some(message) = self.complete()? {
+                return Ok(Some(message));
             }
             if socket.async_io(Interest::READABLE, || self.receive(socket)).await? == 0 {
-                return match self.bytes.is_empty() {
-                    true => Ok(None),
-                    false => Err(io::ErrorKind::UnexpectedEof.into()),
-                };
+                return self.end();
             }
         }
     }
 
-    fn complete(&mut self) -> io::Result<Option<Vec<u8>>> {
-        let Some((length, rest)) = self.bytes.split_first_chunk::<4>() else {
+    /// The same, waiting as long as the socket's read timeout.
+    pub(super) fn wait(&mut self, socket: &BlockingUnixStream) -> io::Result<Option<Bytes>> {
+        loop {
+            if let Some(message) = self.complete()? {
+                return Ok(Some(message));
+            }
+            if self.receive(socket)? == 0 {
+                return self.end();
+            }
+        }
+    }
+
+    /// The oldest descriptor that came with a message and was not taken yet.
+    pub(super) fn descriptor(&mut self) -> Option<OwnedFd> {
+        self.descriptors.pop_front()
+    }
+
+    /// Whether nothing was received that waits for more.
+    pub(super) fn is_idle(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    fn end(&self) -> io::Result<Option<Bytes>> {
+        if self.is_idle() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+
+    fn complete(&mut self) -> io::Result<Option<Bytes>> {
+        let Some(length) = self.bytes.first_chunk::<4>() else {
             return Ok(None);
         };
         let length = u32::from_be_bytes(*length) as usize;
         if length > MAX_MESSAGE {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "message too long"));
         }
-        if rest.len() < length {
+        if self.bytes.len() < 4 + length {
             return Ok(None);
         }
-        let message = rest[..length].to_vec();
-        self.bytes.drain(..4 + length);
-        Ok(Some(message))
+        self.bytes.advance(4);
+        Ok(Some(self.bytes.split_to(length).freeze()))
     }
 
-    fn receive(&mut self, socket: &UnixStream) -> io::Result<usize> {
-        let mut chunk = [0; 16 * 1024];
+    fn receive(&mut self, socket: impl AsFd) -> io::Result<usize> {
+        let mut chunk = [0; CHUNK];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut slices = [IoSliceMut::new(&mut chunk)];
@@ -78,4 +101,32 @@ impl Messages {
         self.bytes.extend_from_slice(&chunk[..received.bytes]);
         Ok(received.bytes)
     }
+}
+
+/// Sends a message, waiting as long as the socket's write timeout.
+pub(super) fn send(
+    socket: &BlockingUnixStream,
+    message: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let length = u32::try_from(message.len()).map_err(io::Error::other)?;
+    let framed = [&length.to_be_bytes()[..], message].concat();
+    let mut left = &framed[..];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors"));
+    }
+    while !left.is_empty() {
+        match sendmsg(socket, &[IoSlice::new(left)], &mut control, SendFlags::NOSIGNAL) {
+            // They left with the first byte.
+            Ok(count) => {
+                left = &left[count..];
+                control.clear();
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }

@@ -11,9 +11,9 @@ use serde_json::json;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
-use super::Companion;
 use super::adopt::adopt;
-use super::descriptors::{Message, Messages};
+use super::companion::{Companion, Count};
+use super::descriptors::Messages;
 use super::envelope::Envelope;
 use crate::api::{Accepted, Answer};
 use crate::server::stopped;
@@ -28,35 +28,61 @@ enum Ask {
     Authorize { token: String, envelope: Box<Envelope> },
     /// Here is the client's connection.
     Take { token: String },
+    /// May another companion take this one's place?
+    Succeed { settings: String, since: u64 },
 }
 
 #[derive(Debug)]
 struct Pending {
     accepted: Accepted,
     since: Duration,
+    under_way: Count,
 }
 
 /// Serves one connection of a worker until it closes, or the companion stops.
 pub(super) async fn serve_worker(
     companion: &Arc<Companion>,
-    socket: &UnixStream,
+    socket: UnixStream,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let _count = companion.count_worker();
-    let conversation = async {
-        let mut messages = Messages::default();
-        while let Some(message) = messages.next(socket).await? {
-            let reply = answer(companion, message).await;
-            send(socket, reply.to_string().as_bytes()).await?;
+    let count = companion.count_worker();
+    let mut messages = Messages::default();
+    loop {
+        let message = tokio::select! {
+            message = messages.next(&socket) => message,
+            () = stopped(&mut stopping) => {
+                if companion.is_leaving() && messages.is_idle() {
+                    companion.leave_worker(socket);
+                }
+                return;
+            }
+        };
+        let message = match message {
+            Ok(Some(message)) => message,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!(%error, "a worker's connection broke");
+                return;
+            }
+        };
+        let (reply, then) = answer(companion, &message, &mut messages).await;
+        if send(&socket, reply.to_string().as_bytes()).await.is_err() {
+            return;
         }
-        Ok::<_, std::io::Error>(())
-    };
-    tokio::select! {
-        result = conversation => if let Err(error) = result {
-            tracing::debug!(%error, "a worker's connection broke");
-        },
-        () = stopped(&mut stopping) => {}
+        if then == Then::GiveAway {
+            // Not a worker's connection.
+            drop(count);
+            return companion.succeed(socket);
+        }
     }
+}
+
+/// What follows a reply.
+#[derive(Debug, PartialEq, Eq)]
+enum Then {
+    NextMessage,
+    /// The companion's place, to whoever is at the other end.
+    GiveAway,
 }
 
 /// Granted subscriptions that wait for their connection, by token.
@@ -64,27 +90,42 @@ pub(super) async fn serve_worker(
 pub(super) struct Waiting(Mutex<HashMap<String, Pending>>);
 
 impl Waiting {
-    fn add(&self, token: String, accepted: Accepted, now: Duration) {
+    fn add(&self, token: String, accepted: Accepted, now: Duration, under_way: Count) {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.retain(|_, pending| now.saturating_sub(pending.since) < PENDING_FOR);
-        waiting.insert(token, Pending { accepted, since: now });
+        waiting.insert(token, Pending { accepted, since: now, under_way });
     }
 
-    fn remove(&self, token: &str) -> Option<Accepted> {
+    fn remove(&self, token: &str) -> Option<(Accepted, Count)> {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.remove(token).map(|pending| pending.accepted)
+        waiting.remove(token).map(|pending| (pending.accepted, pending.under_way))
     }
 }
 
-async fn answer(companion: &Arc<Companion>, message: Message) -> serde_json::Value {
-    match serde_json::from_slice(&message.bytes) {
+async fn answer(
+    companion: &Arc<Companion>,
+    message: &[u8],
+    messages: &mut Messages,
+) -> (serde_json::Value, Then) {
+    let reply = match serde_json::from_slice(message) {
+        Ok(Ask::Authorize { .. }) if companion.is_leaving() => {
+            reply(&Answer::text(410, "another companion takes this one's place"))
+        }
         Ok(Ask::Authorize { token, envelope }) => authorize(companion, token, *envelope).await,
-        Ok(Ask::Take { token }) => take(companion, token, message.descriptors),
+        Ok(Ask::Take { token }) => {
+            let descriptors = std::iter::from_fn(|| messages.descriptor()).collect();
+            take(companion, &token, descriptors)
+        }
+        Ok(Ask::Succeed { settings, since }) if companion.yields_to(&settings, since) => {
+            return (reply(&Answer::empty(200)), Then::GiveAway);
+        }
+        Ok(Ask::Succeed { .. }) => reply(&Answer::text(409, "this companion is as wanted")),
         // The library's message would quote a value of the envelope, which may be a key.
         Err(error) => {
             reply(&Answer::text(400, format!("bad message at column {}", error.column())))
         }
-    }
+    };
+    (reply, Then::NextMessage)
 }
 
 async fn authorize(companion: &Companion, token: String, envelope: Envelope) -> serde_json::Value {
@@ -96,22 +137,24 @@ async fn authorize(companion: &Companion, token: String, envelope: Envelope) -> 
     match result {
         Ok(accepted) => {
             let headers = accepted.headers.clone();
-            companion.waiting.add(token, accepted, service.hub.clock().now());
+            let (now, under_way) = (service.hub.clock().now(), companion.count_under_way());
+            companion.waiting.add(token, accepted, now, under_way);
             reply(&Answer { status: 200, headers, body: Vec::new() })
         }
         Err(answer) => reply(&answer),
     }
 }
 
-fn take(companion: &Arc<Companion>, token: String, descriptors: Vec<OwnedFd>) -> serde_json::Value {
-    let Some(accepted) = companion.waiting.remove(&token) else {
+fn take(companion: &Arc<Companion>, token: &str, descriptors: Vec<OwnedFd>) -> serde_json::Value {
+    let Some((accepted, under_way)) = companion.waiting.remove(token) else {
         return reply(&Answer::text(410, "no such subscription is under way"));
     };
     let Ok([live, far]) = <[OwnedFd; 2]>::try_from(descriptors) else {
         return reply(&Answer::text(400, "two descriptors are needed"));
     };
-    let service = Arc::clone(&companion.service);
+    let (service, token) = (Arc::clone(&companion.service), token.to_owned());
     tokio::spawn(async move {
+        let _under_way = under_way;
         if let Err(error) = adopt(&service, accepted, live, far, &token).await {
             tracing::debug!(%error, "a connection could not be taken over");
         }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mercure_engine::{Event, Tail};
+use mercure_protocol::EventId;
 
 /// The file, open for as long as the companion runs.
 #[derive(Debug)]
@@ -20,10 +21,18 @@ pub(super) struct HeadFile {
 }
 
 impl HeadFile {
-    /// Creates the file, or empties that of a former companion: its ids mean nothing any more.
-    pub(super) fn create(directory: &Path) -> io::Result<Self> {
+    /// Creates the file, in the place of a former companion's. `newest` is the id of the newest
+    /// event of a log that goes on; those of a log that is gone mean nothing any more.
+    pub(super) fn create(directory: &Path, newest: Option<&EventId>) -> io::Result<Self> {
         let path = directory.join("head");
-        Ok(Self { file: Mutex::new(open(&path)?), path })
+        if newest.is_none() {
+            return Ok(Self { file: Mutex::new(open(&path)?), path });
+        }
+        // Not emptied: a reader that finds nothing would begin at the oldest event.
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
+        let this = Self { file: Mutex::new(file), path };
+        newest.map_or(Ok(()), |id| this.write(id.as_str()))?;
+        Ok(this)
     }
 
     fn write(&self, id: &str) -> io::Result<()> {

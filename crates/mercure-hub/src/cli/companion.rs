@@ -30,6 +30,9 @@ pub(super) fn command() -> Command {
         .arg(milliseconds("heartbeat", "15000"))
         .arg(milliseconds("retry", "1000"))
         .arg(milliseconds("poll-interval", "2000"))
+        .arg(Arg::new("settings").long("settings").value_name("NAME").default_value(""))
+        .arg(milliseconds("since", "0"))
+        .arg(Arg::new("replace").long("replace").action(ArgAction::SetTrue))
         .arg(Arg::new("subscriptions").long("subscriptions").action(ArgAction::SetTrue))
         .arg(
             Arg::new("history")
@@ -53,6 +56,9 @@ pub(super) fn companion(matches: &ArgMatches) -> anyhow::Result<()> {
         retry: duration("retry"),
         poll_interval: duration("poll-interval"),
         subscriptions: matches.get_flag("subscriptions"),
+        settings: matches.get_one::<String>("settings").cloned().unwrap_or_default(),
+        since: matches.get_one::<u64>("since").copied().unwrap_or_default(),
+        replace: matches.get_flag("replace"),
         retention: Retention { events, ..Retention::default() },
     };
     run(async |stop| bus::run(options, stop).await)

@@ -1,4 +1,5 @@
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
@@ -54,6 +55,10 @@ impl SocketFile {
         &self.path
     }
 
+    fn leave(mut self) {
+        self.path = PathBuf::new();
+    }
+
     /// Whether clients still find this listener at its path.
     pub(crate) fn is_in_place(&self) -> bool {
         identity(&self.path).is_ok_and(|found| found == self.identity)
@@ -96,6 +101,25 @@ impl Bound {
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
         Ok(Self::Unix(listener, SocketFile::new(path)?))
+    }
+
+    /// Whether it is a Unix socket whose file has this name.
+    pub(crate) fn is_at(&self, name: &str) -> bool {
+        matches!(self, Self::Unix(_, file) if file.path().ends_with(name))
+    }
+
+    /// Leaves the file of a Unix socket to another process, which listens there as well.
+    pub(crate) fn leave(self) {
+        if let Self::Unix(_, file) = self {
+            file.leave();
+        }
+    }
+
+    /// Goes on with a Unix socket that another process has bound at a path.
+    pub(crate) fn inherited(listener: OwnedFd, path: &Path) -> io::Result<Self> {
+        let listener = std::os::unix::net::UnixListener::from(listener);
+        listener.set_nonblocking(true)?;
+        Ok(Self::Unix(UnixListener::from_std(listener)?, SocketFile::new(path)?))
     }
 
     /// Whether clients still find it where it was bound.
@@ -201,6 +225,15 @@ pub(crate) fn prepare_tcp(socket: &socket2::SockRef<'_>, write_timeout: Duration
     let result = result.and_then(|()| socket.set_tcp_user_timeout(Some(write_timeout)));
     if let Err(error) = result {
         tracing::debug!(%error, "a socket option could not be set");
+    }
+}
+
+impl AsFd for Bound {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener, _) => listener.as_fd(),
+        }
     }
 }
 

@@ -3,9 +3,11 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::middleware::map_response_with_state;
 use axum::response::Response;
 use axum::routing::{any, get, post};
 use bytes::Bytes;
+use http::StatusCode;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use mercure_engine::body;
 use mercure_protocol::{Metadata, Principal};
@@ -192,7 +194,16 @@ pub(crate) fn bus(companion: Arc<Companion>) -> Router {
         .route("/relay/poll", post(relay_poll))
         .route("/status", get(status))
         .route("/retire", post(retire))
+        .layer(map_response_with_state(Arc::clone(&companion), redirect))
         .with_state(companion)
+}
+
+/// What this companion refuses because another one takes its place, that one will accept.
+async fn redirect(State(companion): Shared, mut response: Response) -> Response {
+    if companion.is_leaving() && response.status() == StatusCode::SERVICE_UNAVAILABLE {
+        *response.status_mut() = StatusCode::GONE;
+    }
+    response
 }
 
 type Shared = State<Arc<Companion>>;
