@@ -57,6 +57,10 @@ class Authorization(Addresses):
 
         return declare
 
+    def rules_deciding(self, topics: Iterable[str]) -> dict[str, list[str]]:
+        """The rules that are asked about each topic, as text."""
+        return {topic: self._rules.deciding(topic) for topic in topics}
+
     def authorized(self, topics: Topics, action: Action = "subscribe") -> list[str]:
         """Those of some topics that a rule allows the user at hand; see :meth:`authorize`."""
         return self._rules.allowed(topic_list(topics), action, self.state.logger)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import subprocess
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import click
@@ -111,6 +113,66 @@ def tail(topics: tuple[str, ...], from_start: bool) -> None:
     last = "earliest" if from_start else None
     for line in _run(lambda: _state().follow(list(topics), last)):
         click.echo(line)
+
+
+@mercure_cli.command("explain")
+@click.option("--token", envvar="MERCURE_JWT", help="Token to judge; prefer MERCURE_JWT.")
+@click.option("--topic", "-t", "topics", multiple=True, help="Topic of an update; repeatable.")
+@click.option("--private", is_flag=True, help="The update is private.")
+@click.option("--query", help="What a subscriber asks for: 'topic=/books/{id}'.")
+def explain(token: str | None, topics: tuple[str, ...], private: bool, query: str | None) -> None:
+    """Say why a token, a topic or a subscription is refused, or would never match.
+
+    Judges with the application's keys, by the code of the hub itself, and names the rules of the
+    application that are asked about each topic. The exit status is 1 if something is refused.
+    """
+    rules = _state().instance.rules_deciding(topics)
+    for topic in topics:
+        said = ", ".join(rules[topic]) or "none; private updates need a token or the session"
+        click.echo(f"rules asked about {topic}: {said}")
+    command, environment = _run(_state().explain_command)
+    asked = [f"--topic={topic}" for topic in topics]
+    asked += ["--private"] if private else []
+    asked += [f"--query={query}"] if query else []
+    # The token as well: what stands in arguments is seen by every user of the machine.
+    environment |= {b"MERCURE_JWT": token.encode()} if token else {}
+    raise SystemExit(subprocess.run([*command, *asked], env=environment, check=False).returncode)
+
+
+@mercure_cli.command("doctor")
+@click.argument("url")
+@click.option("--page", default="/", show_default=True, help="A page that needs no login.")
+@click.option("--topic", "-t", "topics", multiple=True, help="A topic in use. May be repeated.")
+@click.option("--idle", default=20.0, show_default=True, help="Seconds to watch a silent stream.")
+@click.option("--timeout", default=5.0, show_default=True, help="Seconds for each answer.")
+@click.option("--connect", metavar="HOST:PORT", help="Connect there, whatever the addresses say.")
+def doctor(
+    url: str, page: str, topics: tuple[str, ...], idle: float, timeout: float, connect: str | None
+) -> None:
+    """Look at the application through its public URL and name what is wrong.
+
+    Subscribes and publishes as a browser and the application would, to a topic that nobody else
+    uses, and finds proxies that buffer, compress or cut streams, cookies and origins that browsers
+    refuse, tokens that the hub refuses, workers that streams hold, and hubs that know nothing of
+    each other. The exit status is 1 if there is a fault.
+    """
+    from .doctor import Case, Options, examine
+
+    options = Options(url, page, topics, idle, timeout, connect)
+    with current_app.test_request_context(base_url=url):
+        path = _state().instance.hub_base_url()
+    say = partial(click.secho, dim=True, err=True)
+    case = _run(lambda: Case(_state(), options, path, say))
+    _run(lambda: examine(case))
+    for finding in case.findings:
+        color = {"ok": "green", "note": "blue", "warning": "yellow", "fault": "red"}[finding.level]
+        click.secho(f"{finding.level:8}", fg=color, nl=False)
+        click.echo(f"{finding.cause:16} {finding.text}")
+        if finding.fix:
+            click.echo(f"{'':24} fix: {finding.fix}")
+    faults = sum(finding.level == "fault" for finding in case.findings)
+    if faults:
+        raise click.ClickException(f"{faults} fault{'s' if faults > 1 else ''} found")
 
 
 def _run(action: Callable[[], _T]) -> _T:

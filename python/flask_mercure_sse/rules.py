@@ -67,6 +67,11 @@ class Rules:
             and self._allows(topic, action, logger)
         ]
 
+    def deciding(self, topic: str) -> list[str]:
+        """The rules that are asked about a topic, as text, with their actions."""
+        found = (rule for rule in self._rules if rule.template.match(topic) is not None)
+        return [f"{rule.text} ({', '.join(rule.actions)})" for rule in found]
+
     def _allows(self, topic: str, action: Action, logger: logging.Logger) -> bool:
         for rule in self._rules:
             try:

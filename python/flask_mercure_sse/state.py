@@ -17,7 +17,14 @@ from urllib.parse import urlencode, urlsplit
 from flask import Flask
 
 from . import signals, tokens
-from .companion import BuiltInHub, Bus, CompanionOptions, command_of, prepare_directory
+from .companion import (
+    BuiltInHub,
+    Bus,
+    CompanionOptions,
+    command_of,
+    find_binary,
+    prepare_directory,
+)
 from .errors import ConfigurationError, HubUnavailable, PublishError
 from .publishing import ExternalHub, HubTarget, Publisher, Spool, external
 from .settings import Settings, runtime_base
@@ -56,6 +63,17 @@ class MercureSSEState:
         self._published_to: HubTarget | None = None
         self._looked_for_kept = 0
         self._since = time.time_ns() // 1_000_000
+
+    @property
+    def app(self) -> Flask:
+        """The application.
+
+        :raises ConfigurationError: if it is gone.
+        """
+        app = self._app()
+        if app is None:
+            raise ConfigurationError("the application is gone")
+        return app
 
     # What the documents of 0.1 and 0.4 name, to be read by applications.
 
@@ -209,6 +227,26 @@ class MercureSSEState:
         service = replace(options, grace=_FOR_EVER, since=options.since + _SERVICE)
         return [*command_of(service), "--replace"]
 
+    def explain_command(self) -> tuple[list[str], dict[bytes, bytes]]:
+        """The command that judges tokens with this application's keys, and its environment.
+
+        :raises HubUnavailable: if the binary is missing.
+        """
+        settings = self.settings
+        values = {
+            "PUBLISHER_JWT_KEY": settings.publisher_secret_key,
+            "SUBSCRIBER_JWT_KEY": settings.subscriber_secret_key,
+            "TRUSTED_ISSUERS": settings.issuer,
+            "RESOURCE_IDENTIFIER": settings.resource_identifier,
+            "ANONYMOUS": "true" if settings.allow_anonymous else "false",
+        }
+        given = {name: value for name, value in values.items() if value}
+        environment = {
+            f"MERCURE_{name}".encode(): value.encode() if isinstance(value, str) else value
+            for name, value in given.items()
+        }
+        return [find_binary(), "explain"], environment
+
     def follow(self, topics: list[str], last_event_id: str | None) -> Iterator[str]:
         """The lines of the built-in hub's stream on some topics, whatever is private included.
 
@@ -235,9 +273,7 @@ class MercureSSEState:
         return self.companion().last_event_id() or "earliest"
 
     def _companion_options(self, testing: bool) -> CompanionOptions:
-        app, settings = self._app(), self.settings
-        if app is None:
-            raise ConfigurationError("the application is gone")
+        app, settings = self.app, self.settings
         # The same for every process of an application, whatever imports it: a worker, a shell, a
         # task queue. The import name is not (it is __main__ for one of them).
         identity = [os.path.realpath(app.root_path), app.name, settings.hub_name]

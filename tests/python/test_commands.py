@@ -65,3 +65,28 @@ def test_tail(flask_mercure, start):
     with flask_mercure("tail", "--from-start", "--topic", "t") as tail:
         shown = [tail.stdout.readline().strip() for _ in range(7)]
     assert [line for line in shown if line.startswith("data")] == ["data: before", "data: secret"]
+
+
+def test_explain_names_rules_and_judges_with_the_applications_keys(flask_mercure):
+    def explain(*arguments: str) -> tuple[int, str]:
+        with flask_mercure("explain", *arguments) as process:
+            said = process.stdout.read()
+            return process.wait(), said
+
+    status, said = explain("--topic=users/7/orders")
+    assert status == 0
+    assert "rules asked about users/7/orders: none" in said
+    assert "may be published" in said
+    with flask_mercure("subscriber-jwt", "--topic=users/{id}") as minted:
+        token = minted.stdout.read().strip()
+    status, said = explain(
+        "--query=topic=users/{id}", "--topic=users/7", "--private", "--token", token
+    )
+    assert status == 0, said
+    assert "the token may read the private update" in said
+    status, said = explain("--query=topic=users/{id}", "--topic=users/7", "--private")
+    assert status == 1
+    assert "withheld" in said
+    status, said = explain("--query=topic=users/:id", "--topic=users/7")
+    assert status == 1
+    assert "hint:" in said

@@ -1,7 +1,19 @@
 """The built-in hub: the ``mercure-hub`` binary as a companion process of the application."""
 
+from .binary import find_binary
 from .bus import Bus, Verdict
 from .hub import BuiltInHub
+from .judgement import Grant, judge
 from .process import CompanionOptions, command_of, prepare_directory
 
-__all__ = ["BuiltInHub", "Bus", "CompanionOptions", "Verdict", "command_of", "prepare_directory"]
+__all__ = [
+    "BuiltInHub",
+    "Bus",
+    "CompanionOptions",
+    "Grant",
+    "Verdict",
+    "command_of",
+    "find_binary",
+    "judge",
+    "prepare_directory",
+]

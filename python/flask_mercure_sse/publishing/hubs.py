@@ -27,7 +27,7 @@ class HubTarget(Protocol):
 
 def error_of(status: int, answer: str) -> PublishError:
     """What a hub's refusal means for the application."""
-    reason = answer.strip()[:200] or "no reason given"
+    reason = " ".join(answer.split())[:200] or "no reason given"
     if status in (400, 413, 415):
         return InvalidUpdate(f"the hub does not accept the update: {reason}")
     if status >= 500:

@@ -3,8 +3,9 @@
 import logging
 import os
 import time
+from urllib.request import Request, urlopen
 
-from flask import Flask, request, session
+from flask import Flask, Response, request, session
 
 from flask_mercure_sse import MercureSSE
 
@@ -50,6 +51,23 @@ def subscriptions():
 @app.get("/status")
 def status():
     return app.extensions["mercure"].companion().request("GET", "/status").body
+
+
+@app.get("/cookie")
+def cookie():
+    """A token's cookie, with whatever a careless view may set on it."""
+    options = {name: request.args[name] for name in ("domain", "path") if name in request.args}
+    secure = True if "secure" in request.args else None
+    return mercure.set_authz_cookie(Response("ok"), "t", secure=secure, **options)
+
+
+@app.get("/through-a-view")
+def through_a_view():
+    """The hub's stream, passed on by a worker: what one should not do."""
+    hub = f"{app.config['MERCURE_HUB_URL']}?{request.query_string.decode()}"
+    upstream = Request(hub, headers={"Authorization": request.headers.get("Authorization", "")})
+    answer = urlopen(upstream)
+    return Response(iter(lambda: answer.read1(), b""), mimetype="text/event-stream")
 
 
 @app.after_request

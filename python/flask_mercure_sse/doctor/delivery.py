@@ -1,0 +1,234 @@
+"""Whether events arrive: at once, on every stream, and without a worker for each."""
+
+from __future__ import annotations
+
+import itertools
+from urllib.parse import urlsplit
+
+from urllib3.exceptions import HTTPError
+
+from ..errors import MercureError
+from .case import Case, origin_of
+from .door import Door, Listener
+from .tokens import explain_refusal
+
+#: Streams that are opened at once: as many as a browser may.
+_STREAMS = 6
+#: An event that takes longer was held back, in seconds.
+_PROMPT = 2.0
+#: What fills the buffers of a proxy, in bytes.
+_FLOOD = 512 * 1024
+#: In pieces that every hub takes.
+_PIECE = 64 * 1024
+
+_numbers = itertools.count(1)
+
+
+def check_delivery(case: Case) -> bool:
+    """Opens streams, publishes, and sees what arrives; whether streams work at all."""
+    case.say(f"opening {_STREAMS} streams")
+    streams: list[Listener] = []
+    try:
+        for _ in range(_STREAMS):
+            stream = _open(case, streams)
+            if stream is None:
+                return False
+            streams.append(stream)
+        if _polls(case, streams[0]):
+            return False
+        _check_compression(case, streams[0])
+        _check_workers(case)
+        return _check_arrival(case, streams)
+    finally:
+        for stream in streams:
+            stream.close()
+
+
+def _open(case: Case, opened: list[Listener]) -> Listener | None:
+    credentials = case.credentials()
+    try:
+        stream = case.hub_door.listen(case.subscription(), credentials, timeout=case.timeout)
+    except HTTPError as error:
+        for one in opened:
+            one.close()
+        _explain_silence(case, len(opened), error)
+        return None
+    kind = stream.headers.get("Content-Type", "")
+    if stream.status == 200 and kind.startswith("text/event-stream"):
+        return stream
+    stream.close()
+    _explain_refusal(case, stream.status, kind, credentials.get("Authorization", ""))
+    return None
+
+
+def _explain_silence(case: Case, opened: int, error: HTTPError) -> None:
+    if opened == 0:
+        case.fault(
+            "buffering",
+            f"a stream does not begin within {case.timeout:g} s: something keeps its head back, or "
+            f"its worker is busy ({type(error).__name__})",
+            "switch buffering off for the hub's path (nginx: proxy_buffering off)",
+        )
+        return
+    case.fault(
+        "held-worker",
+        f"with {opened} streams open, the next one gets no answer: each stream holds a worker",
+        "let the hub serve the streams: flask mercure status says whether it does; with an "
+        "external hub, send browsers to it directly (MERCURE_PUBLIC_HUB_URL) instead of passing "
+        "its streams through a view",
+    )
+
+
+def _explain_refusal(case: Case, status: int, kind: str, authorization: str) -> None:
+    if status == 401:
+        settings = case.state.settings
+        token = authorization.removeprefix("Bearer ")
+        explain_refusal(
+            case,
+            "subscriber",
+            token,
+            settings.subscriber_secret_key,
+            _skew(case),
+            lambda other: _status(case, other),
+        )
+    elif 300 <= status < 400:
+        text = f"the hub's address answers with a redirect ({status})"
+        case.fault("address", text, "set MERCURE_PUBLIC_HUB_URL to where it leads")
+    elif status == 200:
+        text = f"the hub's address answers with {kind or 'no type'}, which is no event stream"
+        fix = f"let {urlsplit(case.hub_url).path} of the proxy lead to the hub"
+        case.fault("address", text, fix)
+    else:
+        fix = "check MERCURE_PUBLIC_HUB_URL, and that the proxy passes this path on"
+        case.fault("address", f"the hub's address answers {status}", fix)
+
+
+def _skew(case: Case) -> float | None:
+    try:
+        path = urlsplit(case.hub_url).path
+        return case.hub_door.request("OPTIONS", path, timeout=case.timeout).skew
+    except HTTPError:
+        return None
+
+
+def _status(case: Case, token: str) -> int:
+    headers = {"Authorization": f"Bearer {token}"}
+    try:
+        stream = case.hub_door.listen(case.subscription(), headers, timeout=case.timeout)
+    except HTTPError:
+        return 0
+    stream.close()
+    return stream.status
+
+
+def _polls(case: Case, stream: Listener) -> bool:
+    """Whether streams end at once because the server gives no connection away."""
+    if not stream.ends_at_once() or "retry:" not in stream.text:
+        return False
+    case.note(
+        "warning",
+        "polling",
+        "browsers poll the hub, every two seconds: this server gives no connection away",
+        "the application's log names the reason and the remedy, once per process",
+    )
+    return True
+
+
+def _check_compression(case: Case, stream: Listener) -> None:
+    encoding = stream.headers.get("Content-Encoding", "identity")
+    if encoding == "identity":
+        return
+    case.fault(
+        "compression",
+        f"a proxy compresses the stream ({encoding}): events wait until its window is full",
+        "leave text/event-stream out of what it compresses (nginx: gzip_types; Apache: "
+        "no-gzip for the hub's path)",
+    )
+
+
+def _check_workers(case: Case) -> None:
+    """Asks for an ordinary page while streams are open."""
+    try:
+        case.page_door.request("GET", case.options.page, timeout=case.timeout)
+    except HTTPError:
+        case.fault(
+            "held-worker",
+            f"with {_STREAMS} streams open, {case.options.page} gets no answer: the streams hold "
+            "the workers",
+            "let the hub serve the streams; flask mercure status says whether it does",
+        )
+
+
+def _publish(case: Case, data: str) -> str:
+    """Publishes; returns what to look for in a stream."""
+    mark = f"doctor-{next(_numbers)}"
+    case.state.instance.publish(case.topic, f"{mark} {data}", True, on_failure="raise")
+    return mark
+
+
+def _check_arrival(case: Case, streams: list[Listener]) -> bool:
+    case.say("publishing, and waiting for it")
+    direct = _direct(case)
+    try:
+        mark = _publish(case, "")
+        times = [stream.hears(mark, _PROMPT) for stream in streams]
+        arrived = [time for time in times if time is not None]
+        if len(arrived) == len(streams):
+            text = f"an event reaches {len(streams)} streams within {max(arrived) * 1e3:.0f} ms"
+            case.note("ok", "delivery", text)
+            return True
+        _explain_missing(case, streams, mark, direct)
+    except MercureError as error:
+        case.fault("publish", str(error), "the message names the fix")
+    finally:
+        if direct is not None:
+            direct.close()
+    return True
+
+
+def _explain_missing(
+    case: Case, streams: list[Listener], mark: str, direct: Listener | None
+) -> None:
+    """Some streams did not get an event: is it held back, or did it go elsewhere?"""
+    for _ in range(_FLOOD // _PIECE):
+        _publish(case, "." * _PIECE)
+    times = [stream.hears(mark, _PROMPT) for stream in streams]
+    late = sum(time is not None for time in times)
+    if late == len(streams):
+        if not case.found("compression"):
+            case.fault(
+                "buffering",
+                f"an event does not arrive within {_PROMPT:g} s, but does when more follow: a "
+                "proxy collects them",
+                "switch buffering off for the hub's path (nginx: proxy_buffering off, and do not "
+                "ignore X-Accel-Buffering)",
+            )
+    elif late > 0:
+        case.fault(
+            "several-hubs",
+            f"{late} of {len(streams)} streams get an event: several hubs share the address, and "
+            "know nothing of each other",
+            "run one hub, or let all of them use one transport",
+        )
+    elif direct is not None and direct.hears(mark, _PROMPT) is not None:
+        case.fault(
+            "several-hubs",
+            "no stream of the public address gets an event, and one of MERCURE_HUB_URL does: they "
+            "are different hubs",
+            "let MERCURE_HUB_URL and MERCURE_PUBLIC_HUB_URL name the same hub",
+        )
+    else:
+        text = "no event arrives, however much is published"
+        case.fault("delivery", text, "check the hub's log, and what the token may read")
+
+
+def _direct(case: Case) -> Listener | None:
+    """A stream of the hub itself, past whatever stands before it."""
+    url = case.state.hub_url
+    if url is None or url == case.hub_url:
+        return None
+    try:
+        door = Door(origin_of(url), case.options.connect)
+        return door.listen(case.subscription(url), case.credentials(), timeout=case.timeout)
+    except HTTPError:
+        return None
