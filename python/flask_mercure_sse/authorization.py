@@ -132,6 +132,26 @@ class Authorization(Addresses):
         response.set_cookie(settings.authz_cookie_name, jwt, **options)
         return response
 
+    def renew_authz_cookie(self, response: Response, **options: Any) -> bool:
+        """Gives the browser a new token in the place of one that is still valid.
+
+        Topics that rules decide on (:meth:`authorize`) are judged anew; call this where the user is
+        known to be logged in, for the others.
+
+        :param response: the response to set the cookie on.
+        :param options: as for :meth:`set_authz_cookie`.
+        :returns: whether there was a valid token to renew.
+        """
+        settings = self.state.settings
+        token = request.cookies.get(settings.authz_cookie_name, "")
+        topics = tokens.granted(token, settings.subscriber_secret_key)
+        if topics is None:
+            return False
+        decided = [topic for topic in topics if self._rules.deciding(topic)]
+        allowed = set(self.authorized(decided)) | (set(topics) - set(decided))
+        self.set_authz_cookie(response, [t for t in topics if t in allowed], **options)
+        return True
+
     def delete_authz_cookie(self, response: Response, **options: Any) -> Response:
         """Takes the token away again, at a logout.
 

@@ -47,9 +47,7 @@ def subscribe() -> Response:
     state = _state()
     if request.method == "HEAD":
         return Response(status=200, mimetype="text/event-stream")
-    names = ("topic", "match", "match_exact")
-    asked = dict.fromkeys(topic for name in names for topic in request.args.getlist(name))
-    envelope = _envelope(state, asked_for=list(asked))
+    envelope = _envelope(state, asked_for=asked_topics())
     try:
         return _route(state)(state, envelope)
     except HubUnavailable as error:
@@ -192,11 +190,17 @@ def _envelope(
     """
     headers = [(name, request.headers[name]) for name in _RELAYED if name in request.headers]
     query = request.environ.get("QUERY_STRING", "")
-    granted = _granted(state, asked_for, published)
-    return {"query": query, "headers": headers, "policy": state.policy(), "grants": granted}
+    grants = granted(state, asked_for, published)
+    return {"query": query, "headers": headers, "policy": state.policy(), "grants": grants}
 
 
-def _granted(
+def asked_topics() -> list[str]:
+    """The topics that the request at hand wants to read, one by one."""
+    names = ("topic", "match", "match_exact")
+    return list(dict.fromkeys(topic for name in names for topic in request.args.getlist(name)))
+
+
+def granted(
     state: MercureSSEState, asked_for: Sequence[str], published: Sequence[str]
 ) -> dict[str, Any] | None:
     """What ``set_authz_session`` has put into the session, and what the application's rules allow.
@@ -204,8 +208,8 @@ def _granted(
     The stream ends with the lifetime of a token, and the browser comes back, to be judged by what
     the session holds then: a logout takes effect within this time.
     """
-    granted = session.get("mercure")
-    stored = granted if isinstance(granted, dict) else {}
+    kept = session.get("mercure")
+    stored = kept if isinstance(kept, dict) else {}
     topics: dict[str, list[str]] = {}
     for action, asked in _actions(asked_for, published):
         topics[action] = [*map(str, stored.get(action) or ())]

@@ -16,6 +16,7 @@ from flask import (
 )
 
 from . import signals, templates
+from .accel import accel_blueprint
 from .addresses import note_cursor
 from .authorization import Authorization
 from .blueprint import hub_blueprint
@@ -75,6 +76,8 @@ class MercureSSE(Authorization, Subscriptions):
             if settings.url_cursor:
                 request_started.connect(note_cursor, app)
             state.join_if_running()
+        elif settings.accel_redirect is not None:
+            app.register_blueprint(accel_blueprint)
         app.cli.add_command(mercure_cli)
 
     # -- publishing -------------------------------------------------------------------------

@@ -23,6 +23,7 @@ DEFAULT_HUB_URL = f"http://localhost:5500{HUB_PATH}"
 _MAX_NUMBER = 1e9
 #: Names that ``init_app`` takes: each is the default of a configuration key.
 _ARGUMENTS = {
+    "accel_redirect",
     "authz_cookie_name",
     "companion_grace",
     "handoff",
@@ -88,6 +89,8 @@ class Settings:
     runtime_directory: str | None
     hub_name: str
     handoff: bool
+    #: Path of nginx's internal location that leads to an external hub.
+    accel_redirect: str | None
 
     @property
     def is_external(self) -> bool:
@@ -152,6 +155,7 @@ class Settings:
             runtime_directory=read.text("RUNTIME_DIR"),
             hub_name=read.text("HUB_NAME") or "",
             handoff=read.flag("HANDOFF", True),
+            accel_redirect=read.path("ACCEL_REDIRECT"),
         )
 
 
@@ -199,6 +203,12 @@ class _Reader:
             raise ConfigurationError(f"MERCURE_{name} must be a string")
         return value
 
+    def path(self, name: str) -> str | None:
+        value = self.text(name)
+        if value is not None and not value.startswith("/"):
+            raise ConfigurationError(f"MERCURE_{name} must be a path, as in /_mercure")
+        return value
+
     def addresses(self, development: bool) -> tuple[str | None, str | None, bool]:
         """URL of the external hub, the one for browsers, and whether that is the request's own.
 
@@ -209,7 +219,12 @@ class _Reader:
         if self._value("HUB_URL") is True:
             return None, public, public is None
         url = self.text("HUB_URL")
-        public = public or url
+        if self.path("ACCEL_REDIRECT") is None:
+            public = public or url
+        elif url is None:
+            raise ConfigurationError(
+                "MERCURE_ACCEL_REDIRECT needs MERCURE_HUB_URL: a hub of its own"
+            )
         built_in = self._value("HUB")
         if built_in is None:
             built_in = url is None and (public is None or development)

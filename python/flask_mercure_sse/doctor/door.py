@@ -144,15 +144,14 @@ class Listener:
             self.ended_at = time.monotonic()
             self._news.notify_all()
 
-    def hears(self, text: str, within: float) -> float | None:
-        """Waits for a text; returns how long it took, in seconds, or ``None`` if it does not come.
+    def hears(self, text: str, within: float) -> bool:
+        """Waits for a text; whether it has come.
 
         :param within: in seconds.
         """
-        begin = time.monotonic()
         with self._news:
             self._news.wait_for(lambda: text in self.text or self.ended_at is not None, within)
-            return time.monotonic() - begin if text in self.text else None
+            return text in self.text
 
     def ends(self, within: float) -> bool:
         """Waits for the end of the stream.

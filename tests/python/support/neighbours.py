@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -95,10 +95,13 @@ def nginx(folder: Path, server: str, http: str = "") -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def hub(folder: Path, *before: str, **settings: str) -> Iterator[int]:
-    """A hub of its own; ``settings`` are its configuration's names, ``before`` goes before it."""
+def hub(folder: Path, *before: str, extra: Sequence[str] = (), **settings: str) -> Iterator[int]:
+    """A hub of its own.
+
+    ``settings`` are its configuration's names, ``extra`` are flags, ``before`` goes before it.
+    """
     port = free_port()
     environment = {f"MERCURE_{name.upper()}": value for name, value in settings.items()}
-    command = [*before, HUB, "serve", f"--listen=127.0.0.1:{port}"]
+    command = [*before, HUB, "serve", f"--listen=127.0.0.1:{port}", *extra]
     with running(command, port, folder / f"hub-{port}.log", **environment) as listening:
         yield listening
