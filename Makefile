@@ -9,7 +9,7 @@ HUB := target/release/mercure-hub
 RUST := Cargo.toml Cargo.lock $(shell find crates -name '*.rs' -o -name Cargo.toml)
 export MERCURE_HUB_BINARY := $(abspath $(HUB))
 
-.PHONY: run test tools test-rust test-python test-compat test-conformance lint fmt drill bench fuzz docs wheel clean help
+.PHONY: run test tools test-rust test-python test-compat test-conformance test-quickstart lint fmt drill bench fuzz docs wheel clean help
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -18,7 +18,7 @@ run: $(HUB) $(VENV)/.installed ## Run the chat example (PORT=8000)
 	@echo "The chat is at http://127.0.0.1:$(PORT) (Ctrl-C ends it)"
 	@cd examples/chat && exec ../../$(BIN)/gunicorn -w 2 -b 127.0.0.1:$(PORT) app:app
 
-test: lint test-rust test-conformance test-compat test-python ## Run every check and every test
+test: lint test-rust test-conformance test-compat test-python test-quickstart ## Run every check and every test
 
 tools: # What the tests drive, installed if need be and allowed
 	scripts/test-tools
@@ -42,8 +42,10 @@ lint: $(VENV)/.tests ## Check format, lints, types and the import rules
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/basedpyright --level error
 	$(BIN)/python scripts/check_imports.py
 	$(BIN)/python scripts/check_size.py
+	$(BIN)/python scripts/write_api.py --check
 
 fmt: $(VENV)/.tests ## Format everything
 	cargo fmt --all
@@ -60,11 +62,16 @@ bench: ## Measure framing, matching and the verification of tokens
 fuzz: ## Run each fuzz target (SECONDS_EACH=600)
 	scripts/fuzz
 
-docs: ## Write the generated pages of the documentation
+docs: $(VENV)/.tests ## Write the generated pages of the documentation
+	$(BIN)/python scripts/write_api.py
 	MERCURE_WRITE_DOCS=1 cargo test --locked --quiet --package mercure-hub --test reference
 
-wheel: $(VENV)/.tests ## Build the wheel into dist/
+test-quickstart: wheel ## Follow the quick start from the wheel, in an empty folder
+	scripts/stranger dist/*.whl
+
+wheel: $(HUB) $(VENV)/.tests ## Build the wheel into dist/
 	$(BIN)/pip install --quiet --group build
+	rm -rf dist
 	$(BIN)/maturin build --release --locked --out dist
 
 clean: ## Remove everything that was built

@@ -15,6 +15,9 @@ from .errors import ConfigurationError
 from .rules import Action, Rule
 from .topics import Topics, topic_list
 
+#: Where the session keeps the topics of a cookie that may be renewed.
+_RENEWABLE = "mercure_renewable"
+
 _F = TypeVar("_F", bound=PayloadGetter)
 _R = TypeVar("_R", bound=Rule)
 
@@ -112,6 +115,8 @@ class Authorization(Addresses):
         jwt: str | None = None,
         payload: Mapping[str, Any] | None = None,
         secure: bool | None = None,
+        *,
+        renewable: bool = False,
         **options: Any,
     ) -> Response:
         """Gives the browser a token in a cookie that scripts cannot read.
@@ -121,10 +126,13 @@ class Authorization(Addresses):
         :param jwt: a token to use instead of a new one.
         :param payload: see :meth:`create_subscription_jwt`.
         :param secure: whether the cookie is for HTTPS only; by default, if the hub is.
+        :param renewable: whether to note the topics in the session, for :meth:`renew_authz_cookie`.
         :param options: for ``Response.set_cookie``, over the derived ones.
         :raises ConfigurationError: if no key is configured.
         """
         settings = self.state.settings
+        if renewable:
+            session[_RENEWABLE] = [] if topics is None else topic_list(topics)
         if jwt is None:
             jwt = self.create_subscription_jwt([] if topics is None else topics, payload)
             options.setdefault("max_age", settings.token_lifetime)
@@ -133,23 +141,23 @@ class Authorization(Addresses):
         return response
 
     def renew_authz_cookie(self, response: Response, **options: Any) -> bool:
-        """Gives the browser a new token in the place of one that is still valid.
+        """Gives the browser a new token for the topics of a renewable cookie, before it expires.
 
-        Topics that rules decide on (:meth:`authorize`) are judged anew; call this where the user is
-        known to be logged in, for the others.
+        Topics that rules decide on (:meth:`authorize`) are judged anew. The topics are kept in the
+        session, not read from the old token: the browser sends that to the hub only, and a session
+        that has ended renews nothing.
 
         :param response: the response to set the cookie on.
         :param options: as for :meth:`set_authz_cookie`.
-        :returns: whether there was a valid token to renew.
+        :returns: whether there was a cookie to renew.
         """
-        settings = self.state.settings
-        token = request.cookies.get(settings.authz_cookie_name, "")
-        topics = tokens.granted(token, settings.subscriber_secret_key)
-        if topics is None:
+        topics = session.get(_RENEWABLE)
+        if not isinstance(topics, list):
             return False
-        decided = [topic for topic in topics if self._rules.deciding(topic)]
-        allowed = set(self.authorized(decided)) | (set(topics) - set(decided))
-        self.set_authz_cookie(response, [t for t in topics if t in allowed], **options)
+        decided = {topic for topic in topics if self._rules.deciding(topic)}
+        allowed = set(self.authorized([*decided]))
+        kept = [topic for topic in topics if topic not in decided or topic in allowed]
+        self.set_authz_cookie(response, kept, **options)
         return True
 
     def delete_authz_cookie(self, response: Response, **options: Any) -> Response:
@@ -157,6 +165,8 @@ class Authorization(Addresses):
 
         :param options: ``domain`` and ``path``, if :meth:`set_authz_cookie` was given them.
         """
+        if has_request_context():
+            session.pop(_RENEWABLE, None)
         options = {**self._cookie_options(None), **options}
         response.delete_cookie(self.state.settings.authz_cookie_name, **options)
         return response

@@ -135,7 +135,7 @@ def explain(token: str | None, topics: tuple[str, ...], private: bool, query: st
     asked += ["--private"] if private else []
     asked += [f"--query={query}"] if query else []
     # The token as well: what stands in arguments is seen by every user of the machine.
-    environment |= {b"MERCURE_JWT": token.encode()} if token else {}
+    environment |= {"MERCURE_JWT": token} if token else {}
     raise SystemExit(subprocess.run([*command, *asked], env=environment, check=False).returncode)
 
 

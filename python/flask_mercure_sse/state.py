@@ -227,7 +227,7 @@ class MercureSSEState:
         service = replace(options, grace=_FOR_EVER, since=options.since + _SERVICE)
         return [*command_of(service), "--replace"]
 
-    def explain_command(self) -> tuple[list[str], dict[bytes, bytes]]:
+    def explain_command(self) -> tuple[list[str], dict[str, str]]:
         """The command that judges tokens with this application's keys, and its environment.
 
         :raises HubUnavailable: if the binary is missing.
@@ -241,10 +241,7 @@ class MercureSSEState:
             "ANONYMOUS": "true" if settings.allow_anonymous else "false",
         }
         given = {name: value for name, value in values.items() if value}
-        environment = {
-            f"MERCURE_{name}".encode(): value.encode() if isinstance(value, str) else value
-            for name, value in given.items()
-        }
+        environment = {f"MERCURE_{name}": os.fsdecode(value) for name, value in given.items()}
         return [find_binary(), "explain"], environment
 
     def follow(self, topics: list[str], last_event_id: str | None) -> Iterator[str]:

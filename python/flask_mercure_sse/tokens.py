@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from jwt import InvalidTokenError, PyJWS
+from jwt import PyJWS
 from jwt.algorithms import HMACAlgorithm
 
 from .errors import ConfigurationError
@@ -106,20 +106,3 @@ def _warn_if_short(secret: bytes, logger: logging.Logger) -> None:
             len(secret),
             _SAFE_KEY_LENGTH,
         )
-
-
-def granted(token: str, key: str | bytes | None) -> list[str] | None:
-    """What a token of ours allows to read; ``None`` if it is not ours, or not valid any more.
-
-    :param key: the key that it must be signed with.
-    """
-    secret = key.encode() if isinstance(key, str) else key
-    if not secret:
-        return None
-    try:
-        claims = json.loads(_JWS.decode(token, secret, algorithms=["HS256"]))
-        valid = float(claims["exp"]) > time.time()
-        topics = [str(topic) for topic in claims["mercure"]["subscribe"]]
-    except (InvalidTokenError, KeyError, TypeError, ValueError):
-        return None
-    return topics if valid else None

@@ -39,6 +39,7 @@ class Client(Protocol):
 
     def fileno(self) -> int:
         """Its descriptor."""
+        ...
 
 
 def client_socket(environ: Mapping[str, Any]) -> Client | Unsupported:

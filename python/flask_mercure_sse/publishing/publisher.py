@@ -66,7 +66,7 @@ class Publisher:
         if on_failure == "spool" and spool is None:
             raise ConfigurationError('on_failure="spool" needs the path of a spool')
         self._hub = self.external(hub, jwt, timeout) if isinstance(hub, str) else hub
-        self._on_failure = on_failure
+        self._on_failure: OnFailure = on_failure
         self._timeout = timeout
         self._dumps = dumps
         self._logger = logger or logging.getLogger("flask_mercure_sse")
@@ -189,7 +189,7 @@ class Publisher:
         self._prompt = took <= prompt and not isinstance(failure, HubUnavailable)
 
     def _policy(self, chosen: OnFailure | None) -> OnFailure:
-        policy = chosen or self._on_failure
+        policy: OnFailure = chosen or self._on_failure
         if policy not in get_args(OnFailure):
             raise ConfigurationError(f'on_failure is {policy!r}, and not "raise", "log" or "spool"')
         if policy == "spool" and self._spool is None:

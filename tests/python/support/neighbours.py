@@ -59,6 +59,27 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
+def process(arguments: list[str], folder: Path, **environment: str) -> Iterator[None]:
+    """Runs a program that does not listen, in a folder, until the block ends."""
+    with (folder / "process.log").open("wb") as output:
+        started = subprocess.Popen(
+            arguments,
+            cwd=folder,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGTERM)
+        started.wait(20)
+
+
+@contextlib.contextmanager
 def running(arguments: list[str], port: int, log: Path, **environment: str) -> Iterator[int]:
     """Runs a program that listens on a port until the block ends."""
     with log.open("wb") as output:
