@@ -26,7 +26,7 @@ tools: # What the tests drive, installed if need be and allowed
 test-rust: tools ## Run the tests of the hub, and every fuzz target on its seeds
 	cargo test --locked --workspace --quiet
 
-test-python: $(HUB) $(VENV)/.tests $(VENV)/peers tests/clients/node_modules ## Run the tests of the extension, with real servers and Chromium
+test-python: $(HUB) $(VENV)/.tests $(VENV)/peers $(VENV)/oldest tests/clients/node_modules ## Run the tests of the extension, with real servers and Chromium
 	$(BIN)/pytest
 
 test-conformance: $(HUB) $(VENV)/.tests ## Judge the hub, or another one: JUDGE="--hub-url https://… --publisher-key …"
@@ -95,6 +95,11 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml
 # The package that this one replaces, out of the way of ours.
 $(VENV)/peers: $(VENV)/.installed
 	$(BIN)/pip install --quiet --no-deps --upgrade --target $@ flask-mercure-sse==0.4.1 requests certifi charset-normalizer idna python-dotenv gevent greenlet zope.event zope.interface
+	@touch $@
+
+# The oldest releases of what the package is used with, in front of the newest ones.
+$(VENV)/oldest: $(VENV)/.installed tests/python/oldest.txt
+	$(BIN)/pip install --quiet --upgrade --target $@ --requirement tests/python/oldest.txt
 	@touch $@
 
 tests/clients/node_modules: tests/clients/package-lock.json | tools

@@ -63,7 +63,7 @@ def page() -> str:
     lines = [
         "# Python reference",
         "",
-        "Written from the docstrings by `make docs`. The [guide](../flask.md) shows how things are used.",
+        "Written from the docstrings by `make docs`. The [guide](../flask.md) shows their use.",
         "",
     ]
     for name in sorted(package.__all__):

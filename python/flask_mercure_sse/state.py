@@ -334,7 +334,7 @@ class MercureSSEState:
         if bus is None:
             options = self._companion_options(testing)
             # Of several threads that come here at once, one wins.
-            bus = self._buses.setdefault(key, Bus(options, self.settings.timeout))
+            bus = self._buses.setdefault(key, Bus(options, self.settings.timeout, self.logger))
         return bus
 
     def join_if_running(self) -> None:

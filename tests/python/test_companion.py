@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,14 @@ def test_a_directory_of_somebody_else_is_refused_with_the_fix(make_app, tmp_path
     app = make_app(MERCURE_RUNTIME_DIR=str(open_to_all), MERCURE_ON_FAILURE="raise")
     with app.app_context(), pytest.raises(HubUnavailable, match="chmod 700"):
         app.extensions["mercure_sse"].publisher.publish("t", "x")
+
+
+def test_what_the_companion_logs_is_in_the_applications_log_once(start, runtime_dir):
+    server = start(servers.gunicorn, "-w", "3")
+    with ThreadPoolExecutor(6) as pool:  # every worker comes to know the companion
+        list(pool.map(lambda _: server.request("GET", "/status?hold=0.3"), range(6)))
+    handoff_socket(runtime_dir).unlink()
+    servers.wait_until(lambda: "the file of a socket is gone" in server.log)
+    servers.wait_until(lambda: not companions(runtime_dir))
+    assert server.log.count("mercure-hub: the file of a socket is gone") == 1
+    server.publish("t", "a new one is started")

@@ -15,10 +15,30 @@ from support.sse import Crowd, Stream
 HANDED_OVER = "handed over to the hub"
 
 
+#: The oldest releases, before those that are installed; see ``oldest.txt``.
+OLDEST = {"PYTHONPATH": f"{servers.ROOT / '.venv/oldest'}:{servers.ROOT / 'python'}"}
+
+
+def oldest(command):
+    """The same command, without the option that gunicorn has got since."""
+    if not (servers.ROOT / ".venv/oldest/gunicorn").is_dir():
+        pytest.skip("the oldest releases are not installed; use make test-python")
+    return lambda *arguments: [a for a in command(*arguments) if a != "--no-control-socket"]
+
+
+def test_the_oldest_releases_are_what_runs(start):
+    server = start(oldest(servers.gunicorn), **OLDEST)
+    assert "Starting gunicorn 23.0.0" in server.log
+
+
+@pytest.mark.parametrize("release", ["newest", "oldest"])
 @pytest.mark.parametrize("mode", MODES)
-def test_subscriptions_leave_the_worker(start, mode):
+def test_subscriptions_leave_the_worker(start, mode, release):
     command, options = MODES[mode]
-    server = start(command, *options)
+    if release == "oldest":
+        server = start(oldest(command), *options, **OLDEST)
+    else:
+        server = start(command, *options)
     before = [Stream.open(server.port, f"{HUB_PATH}?topic=t") for _ in range(20)]
     assert all(stream.status == 200 for stream in before)
     assert server.request("GET", "/ping")[0] == 200, "the only worker or thread is free"

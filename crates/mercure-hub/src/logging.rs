@@ -1,19 +1,70 @@
 //! Log lines: to standard error, as text or JSON. No secret, token or payload is ever logged.
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _, Write};
 
+use tokio::sync::broadcast;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Lines that a slow reader may lag behind before it misses some.
+const BACKLOG: usize = 256;
+
+/// Lines of the log, as they are written, for whoever listens.
+pub type Lines = broadcast::Sender<String>;
 
 /// Starts logging.
 pub fn init(json: bool, level: &str) {
-    // The level is one of a list, so the filter is valid.
-    let filter = EnvFilter::new(format!("warn,mercure_hub={level},mercure_engine={level}"));
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_env_filter(filter(level))
+        .with_ansi(io::stderr().is_terminal())
         // A log that nobody reads any more must not end the hub.
         .log_internal_errors(false)
-        .with_writer(std::io::stderr);
+        .with_writer(io::stderr);
     // A second subscriber in one process (tests) is not an error worth ending for.
     let _ = if json { builder.json().try_init() } else { builder.with_target(false).try_init() };
+}
+
+/// Starts logging to standard error and to whoever subscribes to the lines.
+#[must_use]
+pub fn init_shared(level: &str) -> Lines {
+    let lines = Lines::new(BACKLOG);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter(level))
+        .with_ansi(false)
+        .log_internal_errors(false)
+        .with_target(false)
+        .with_writer(Tee(lines.clone()));
+    let _ = builder.try_init();
+    lines
+}
+
+fn filter(level: &str) -> EnvFilter {
+    // The level is one of a list, so the filter is valid.
+    EnvFilter::new(format!("warn,mercure_hub={level},mercure_engine={level}"))
+}
+
+/// Writes to standard error, and tells each line to those who listen.
+#[derive(Debug, Clone)]
+struct Tee(Lines);
+
+impl<'a> MakeWriter<'a> for Tee {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl Write for Tee {
+    /// Called once for each line, with all of it.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // Nobody listens: it is in the file.
+        let _ = self.0.send(String::from_utf8_lossy(line).trim_end().to_owned());
+        io::stderr().write_all(line)?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
 }

@@ -29,6 +29,11 @@ fn a_stream_has_the_headers_that_proxies_need() {
     assert_eq!(response.header("x-accel-buffering"), Some("no"));
     assert_eq!(response.header("cache-control"), Some("no-store, private, no-transform"));
     assert_eq!(response.header("last-event-id"), None, "nobody asked");
+    let (refusal, _client) = hub.get("", &[]);
+    for response in [response, refusal] {
+        let date = response.header("date").expect("a date");
+        assert!(httpdate::parse_http_date(date).is_ok(), "{date}");
+    }
 }
 
 #[test]

@@ -7,12 +7,11 @@ the companion knows that it is needed.
 
 from __future__ import annotations
 
-import array
 import contextlib
 import json
+import logging
 import os
 import socket
-import struct
 import threading
 import time
 import weakref
@@ -23,6 +22,8 @@ from typing import Any, TypeVar
 
 from ..errors import HubUnavailable
 from . import process
+from .lines import LogLines
+from .messages import connect, receive, send
 from .process import CompanionOptions
 
 #: Version of the bus that this package speaks.
@@ -52,26 +53,16 @@ class _UnixHTTPConnection(HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        self.sock = _connect(self._path, self.timeout)
-
-
-def _connect(path: str, timeout: float | None) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connection.settimeout(timeout)
-        connection.connect(path)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+        self.sock = connect(self._path, self.timeout)
 
 
 class Bus:
     """A process's connections to the companion of one application. Safe for threads and forks."""
 
-    def __init__(self, options: CompanionOptions, timeout: float) -> None:
+    def __init__(self, options: CompanionOptions, timeout: float, logger: logging.Logger) -> None:
         self._options = options
         self._timeout = timeout
+        self._logger = logger
         self._reset()
         _buses.add(self)
 
@@ -81,12 +72,15 @@ class Bus:
         self._requests: list[_UnixHTTPConnection] = []
         self._handoffs: list[socket.socket] = []
         self._presence: socket.socket | None = None
+        self._lines: LogLines | None = None
         #: Whether the companion's version was found to be ours.
         self._agreed = False
 
     def close(self) -> None:
         """Closes every connection; the companion may end once no process has any."""
         self._forget()
+        if self._lines is not None:
+            self._lines.close()
         self._be_present(None)
 
     def __del__(self) -> None:
@@ -103,11 +97,13 @@ class Bus:
         """
         with contextlib.suppress(OSError, HubUnavailable):
             if self._presence is None:
-                self._presence = _connect(self._path("handoff.sock"), self._timeout)
+                self._presence = connect(self._path("handoff.sock"), self._timeout)
 
     def after_fork(self) -> None:
         """Makes the bus this process's own: the parent's connections stay the parent's."""
         presence, inherited = self._presence, [*self._handoffs]
+        if self._lines is not None:
+            self._lines.abandon()
         requests = [c.sock for c in self._requests if c.sock is not None]
         self._reset()
         for connection in (*inherited, *requests, *([presence] if presence else [])):
@@ -122,7 +118,7 @@ class Bus:
         try:
             while True:
                 try:
-                    connection = _connect(self._path("handoff.sock"), self._timeout)
+                    connection = connect(self._path("handoff.sock"), self._timeout)
                     break
                 except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
                     process.start(self._options)
@@ -131,6 +127,7 @@ class Bus:
             self._be_present(connection)
             self._check_version(deadline)
             self._agreed = True
+            self._repeat_log()
         finally:
             self._starting.release()
 
@@ -156,7 +153,12 @@ class Bus:
                 raise HubUnavailable("an older companion does not retire; end it by hand")
         self._forget()
         process.start(self._options)
-        self._be_present(_connect(self._path("handoff.sock"), self._timeout))
+        self._be_present(connect(self._path("handoff.sock"), self._timeout))
+
+    def _repeat_log(self) -> None:
+        if self._lines is None or self._lines.has_ended:
+            path = self._path("handoff.sock")
+            self._lines = LogLines(lambda: connect(path, self._timeout), self._logger)
 
     def _be_present(self, connection: socket.socket | None) -> None:
         """Keeps a connection open for as long as this process lives, instead of a former one."""
@@ -321,10 +323,10 @@ class Bus:
         with self._lock:
             connection = self._handoffs.pop() if self._handoffs else None
         if connection is None:
-            connection = _connect(self._path("handoff.sock"), self._timeout)
+            connection = connect(self._path("handoff.sock"), self._timeout)
         try:
-            _send(connection, json.dumps(message).encode(), descriptors)
-            reply = json.loads(_receive(connection))
+            send(connection, json.dumps(message).encode(), descriptors)
+            reply = json.loads(receive(connection))
             headers = [(str(name), str(value)) for name, value in reply["headers"]]
             verdict = Verdict(int(reply["status"]), headers, str(reply["body"]).encode())
             _still_there(verdict)
@@ -346,31 +348,6 @@ def _still_there(verdict: Verdict) -> None:
     """Another companion is taking the place of the one that was asked: it will answer."""
     if verdict.status == 410:
         raise ConnectionResetError("the companion gives its place away")
-
-
-def _send(connection: socket.socket, message: bytes, descriptors: Sequence[int]) -> None:
-    framed = struct.pack("!I", len(message)) + message
-    ancillary = []
-    if descriptors:
-        rights = array.array("i", descriptors)
-        ancillary.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, rights))
-    sent = connection.sendmsg([framed], ancillary)
-    connection.sendall(framed[sent:])
-
-
-def _receive(connection: socket.socket) -> bytes:
-    (length,) = struct.unpack("!I", _exactly(connection, 4))
-    return _exactly(connection, length)
-
-
-def _exactly(connection: socket.socket, count: int) -> bytes:
-    received = bytearray()
-    while len(received) < count:
-        chunk = connection.recv(count - len(received))
-        if not chunk:
-            raise ConnectionResetError("the companion closed the connection")
-        received += chunk
-    return bytes(received)
 
 
 def _chunks(connection: _UnixHTTPConnection, response: HTTPResponse) -> Iterator[bytes]:

@@ -50,6 +50,7 @@ def subscriptions():
 
 @app.get("/status")
 def status():
+    time.sleep(request.args.get("hold", default=0.0, type=float))
     return app.extensions["mercure"].companion().request("GET", "/status").body
 
 

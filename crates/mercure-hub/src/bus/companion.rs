@@ -18,6 +18,7 @@ use super::succession::Estate;
 use super::{BUS_VERSION, CompanionOptions, handoff};
 use crate::api::{Answer, Service};
 use crate::http::{self, Connection};
+use crate::logging::Lines;
 use crate::server::{Stopped, Watch, accept_all, end_of, finish, stopped};
 
 /// How long the first worker may take to connect.
@@ -33,6 +34,9 @@ pub(crate) struct Companion {
     pub(super) settings: String,
     pub(super) since: u64,
     log: Arc<MemoryTransport>,
+    pub(super) lines: Lines,
+    /// Held by the worker that repeats the log's lines.
+    pub(super) line_reader: tokio::sync::Mutex<()>,
     /// Bounded by the hub's places: each one waiting holds a permit.
     pub(super) waiting: handoff::Waiting,
     /// Connections that workers hold.
@@ -95,6 +99,8 @@ impl Companion {
             settings: options.settings.clone(),
             since: options.since,
             log,
+            lines: options.log.clone(),
+            line_reader: tokio::sync::Mutex::default(),
             waiting: handoff::Waiting::default(),
             workers: watch::channel(0).0,
             under_way: watch::channel(0).0,

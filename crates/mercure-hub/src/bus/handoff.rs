@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::net::UnixStream;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
 use super::adopt::adopt;
@@ -28,6 +29,8 @@ enum Ask {
     Authorize { token: String, envelope: Box<Envelope> },
     /// Here is the client's connection.
     Take { token: String },
+    /// This connection is for lines of the log, from now on.
+    Log,
     /// May another companion take this one's place?
     Succeed { settings: String, since: u64 },
 }
@@ -69,11 +72,42 @@ pub(super) async fn serve_worker(
         if send(&socket, reply.to_string().as_bytes()).await.is_err() {
             return;
         }
-        if then == Then::GiveAway {
-            // Not a worker's connection.
-            drop(count);
-            return companion.succeed(socket);
+        match then {
+            Then::NextMessage => {}
+            Then::Log => return tell_lines(companion, &socket, stopping).await,
+            Then::GiveAway => {
+                // Not a worker's connection.
+                drop(count);
+                return companion.succeed(socket);
+            }
         }
+    }
+}
+
+/// Tells a worker the log's lines, once those that have asked before it are gone: one is enough.
+async fn tell_lines(
+    companion: &Companion,
+    socket: &UnixStream,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let telling = async {
+        let _turn = companion.line_reader.lock().await;
+        let mut lines = companion.lines.subscribe();
+        loop {
+            match lines.recv().await {
+                Ok(line) => send(socket, line.as_bytes()).await?,
+                // They are in the companion's own file.
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return Ok::<_, std::io::Error>(()),
+            }
+        }
+    };
+    // A worker says nothing more on this connection: whatever can be read is its end.
+    let mut messages = Messages::default();
+    tokio::select! {
+        _ = telling => {}
+        _ = messages.next(socket) => {}
+        () = stopped(&mut stopping) => {}
     }
 }
 
@@ -81,6 +115,8 @@ pub(super) async fn serve_worker(
 #[derive(Debug, PartialEq, Eq)]
 enum Then {
     NextMessage,
+    /// Lines of the log.
+    Log,
     /// The companion's place, to whoever is at the other end.
     GiveAway,
 }
@@ -116,6 +152,7 @@ async fn answer(
             let descriptors = std::iter::from_fn(|| messages.descriptor()).collect();
             take(companion, &token, descriptors)
         }
+        Ok(Ask::Log) => return (reply(&Answer::empty(200)), Then::Log),
         Ok(Ask::Succeed { settings, since }) if companion.yields_to(&settings, since) => {
             return (reply(&Answer::empty(200)), Then::GiveAway);
         }

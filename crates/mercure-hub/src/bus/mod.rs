@@ -31,6 +31,7 @@ use self::companion::End;
 pub(crate) use self::envelope::Relayed;
 use self::place::Place;
 use self::succession::{Estate, Outcome};
+use crate::logging::Lines;
 
 /// Version of the bus; workers and companion must agree on it.
 pub const BUS_VERSION: u32 = 2;
@@ -58,6 +59,8 @@ pub struct CompanionOptions {
     pub since: u64,
     /// Whether to take the place of an older one.
     pub replace: bool,
+    /// Lines of its log, which one of its workers repeats in the application's.
+    pub log: Lines,
 }
 
 /// Another companion holds the lock: not an error of this application.

@@ -44,12 +44,13 @@ pub(super) fn command() -> Command {
 }
 
 pub(super) fn companion(matches: &ArgMatches) -> anyhow::Result<()> {
-    logging::init(false, "info");
+    let log = logging::init_shared("info");
     let duration = |name: &str| {
         Duration::from_millis(matches.get_one::<u64>(name).copied().unwrap_or_default())
     };
     let events = matches.get_one::<usize>("history").copied().unwrap_or_default();
     let options = CompanionOptions {
+        log,
         directory: matches.get_one::<PathBuf>("directory").cloned().unwrap_or_default(),
         grace: duration("grace"),
         heartbeat: duration("heartbeat"),

@@ -7,14 +7,14 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use mercure_engine::Outlet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::connection::{Connection, Site};
-use crate::api::{self, Answer, Request};
+use crate::api::{self, Answer, Request, Service};
 
 /// Longest request head, in bytes.
 pub(super) const MAX_HEAD: usize = 64 * 1024;
@@ -100,13 +100,15 @@ pub(super) async fn serve(
     match api::subscribe(&site.service, &site.policy, &request, None).await {
         Ok(accepted) => {
             let mut head = write_head(200, &accepted.headers);
+            head.extend_from_slice(date(&site.service).as_bytes());
             head.extend_from_slice(b"Connection: close\r\n\r\n");
             let outlet = connection.into_outlet()?;
             site.service.hub.attach(accepted.into_subscriber(outlet, &head));
             Ok(())
         }
         Err(answer) => {
-            connection.write_all(&whole_answer(&answer)).await?;
+            let date = date(&site.service);
+            connection.write_all(&whole_answer(&answer, &date)).await?;
             connection.shutdown().await
         }
     }
@@ -122,8 +124,15 @@ impl Connection {
     }
 }
 
-fn whole_answer(answer: &Answer) -> Vec<u8> {
+/// The field that says when an answer was made (RFC 9110, 6.6.1).
+fn date(service: &Service) -> String {
+    let now = SystemTime::UNIX_EPOCH + service.hub.clock().unix_time();
+    format!("Date: {}\r\n", httpdate::fmt_http_date(now))
+}
+
+fn whole_answer(answer: &Answer, date: &str) -> Vec<u8> {
     let mut out = write_head(answer.status, &answer.headers);
+    out.extend_from_slice(date.as_bytes());
     let length = answer.body.len();
     out.extend_from_slice(
         format!("Content-Length: {length}\r\nConnection: close\r\n\r\n").as_bytes(),
