@@ -25,20 +25,36 @@ def subscribe() -> Response:
     """Sends the client to the hub with what it may read."""
     state = cast(MercureSSEState, current_app.extensions[KEY])
     settings = state.settings
-    grants = granted(state, asked_topics(), ())
-    if grants is None and not settings.allow_anonymous:
+    # Who presents a token is judged by it, by the hub.
+    presents_a_token = bool(request.args.get("authorization")) or request.headers.get(
+        "Authorization", ""
+    ).lower().startswith("bearer ")
+    grants = None if presents_a_token else granted(state, asked_topics(), ())
+    if grants is None and not presents_a_token and not settings.allow_anonymous:
         return Response("a session or a token is needed", status=401, mimetype="text/plain")
-    parameters = list(request.args.items(multi=True))
-    presents_a_token = "authorization" in request.args or "Authorization" in request.headers
-    if grants is not None and not presents_a_token:
+    parameters = [pair for pair in request.args.items(multi=True) if pair != ("authorization", "")]
+    if grants is not None:
         token = tokens.mint(
             settings,
             settings.subscriber_secret_key,
             state.logger,
-            subscribe=grants["subscribe"],
+            subscribe=_needed(grants["subscribe"]),
             payload=grants["payload"],
         )
         parameters.append(("authorization", token))
     response = Response(mimetype="text/event-stream", headers={"Cache-Control": "no-store"})
     response.headers["X-Accel-Redirect"] = f"{settings.accel_redirect}?{urlencode(parameters)}"
     return response
+
+
+def _needed(topics: list[str]) -> list[str]:
+    """Those of the granted topics that matter for what is asked for: the redirect is a header, and
+    proxies limit its length."""
+    asked = set(asked_topics())
+    if "match_urlpattern" in request.args or any(_is_several(topic) for topic in asked):
+        return topics
+    return [topic for topic in topics if topic in asked or _is_several(topic)]
+
+
+def _is_several(topic: str) -> bool:
+    return topic == "*" or "{" in topic

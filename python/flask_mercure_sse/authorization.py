@@ -126,13 +126,15 @@ class Authorization(Addresses):
         :param jwt: a token to use instead of a new one.
         :param payload: see :meth:`create_subscription_jwt`.
         :param secure: whether the cookie is for HTTPS only; by default, if the hub is.
-        :param renewable: whether to note the topics in the session, for :meth:`renew_authz_cookie`.
+        :param renewable: whether to note topics and payload in the session, for
+            :meth:`renew_authz_cookie`.
         :param options: for ``Response.set_cookie``, over the derived ones.
         :raises ConfigurationError: if no key is configured.
         """
         settings = self.state.settings
         if renewable:
-            session[_RENEWABLE] = [] if topics is None else topic_list(topics)
+            names = [] if topics is None else topic_list(topics)
+            session[_RENEWABLE] = {"topics": names, "payload": payload and dict(payload)}
         if jwt is None:
             jwt = self.create_subscription_jwt([] if topics is None else topics, payload)
             options.setdefault("max_age", settings.token_lifetime)
@@ -143,22 +145,30 @@ class Authorization(Addresses):
     def renew_authz_cookie(self, response: Response, **options: Any) -> bool:
         """Gives the browser a new token for the topics of a renewable cookie, before it expires.
 
-        Topics that rules decide on (:meth:`authorize`) are judged anew. The topics are kept in the
-        session, not read from the old token: the browser sends that to the hub only, and a session
-        that has ended renews nothing.
+        Topics that rules decide on (:meth:`authorize`) are judged anew. Where there are rules,
+        those that stand for several topics (``*``, templates) are not renewed: no rule can decide
+        on them. The topics are kept in the session, not read from the old token: the browser sends
+        that to the hub only, and a session that has ended renews nothing.
 
         :param response: the response to set the cookie on.
         :param options: as for :meth:`set_authz_cookie`.
-        :returns: whether there was a cookie to renew.
+        :returns: whether there is a new cookie; if nothing is granted any more, the old one is
+            deleted.
         """
-        topics = session.get(_RENEWABLE)
-        if not isinstance(topics, list):
+        noted = session.get(_RENEWABLE)
+        if not isinstance(noted, dict):
             return False
-        decided = {topic for topic in topics if self._rules.deciding(topic)}
-        allowed = set(self.authorized([*decided]))
-        kept = [topic for topic in topics if topic not in decided or topic in allowed]
-        self.set_authz_cookie(response, kept, **options)
+        kept = [topic for topic in noted["topics"] if self._is_still_granted(topic)]
+        if not kept:
+            self.delete_authz_cookie(response, **options)
+            return False
+        self.set_authz_cookie(response, kept, payload=noted["payload"], **options)
         return True
+
+    def _is_still_granted(self, topic: str) -> bool:
+        if self._rules and (topic == "*" or "{" in topic):
+            return False
+        return not self._rules.deciding(topic, "subscribe") or bool(self.authorized(topic))
 
     def delete_authz_cookie(self, response: Response, **options: Any) -> Response:
         """Takes the token away again, at a logout.
@@ -176,7 +186,7 @@ class Authorization(Addresses):
         if secure is None:
             secure = hub.scheme == "https" if hub.scheme else _request_is_secure()
         return {
-            "path": (hub.path or "/") if hub.scheme else own_path(),
+            "path": (hub.path or "/") if self.state.settings.public_hub_url else own_path(),
             "domain": _shared_domain(hub.hostname) if hub.hostname else None,
             "secure": secure,
             "httponly": True,

@@ -33,6 +33,8 @@ _RELAYED = (
     "Origin",
     "Referer",
 )
+#: What clients are told, who learn nothing more.
+UNAVAILABLE = "the hub is unavailable"
 #: Largest body of a publish request, in bytes.
 _MAX_BODY = 1 << 20
 #: Topics of one request that rules are asked about; each may cost a query.
@@ -173,6 +175,8 @@ def _stream(state: MercureSSEState, envelope: dict[str, Any]) -> Response:
     response = _response(verdict)
     if verdict.status == 200:
         response.response = chunks
+        # That of the empty body which the response was made with.
+        response.headers.pop("Content-Length", None)
     return response
 
 
@@ -239,10 +243,8 @@ def _unavailable(state: MercureSSEState, error: HubUnavailable) -> Response:
     if request.method == "GET" and "text/event-stream" in request.headers.get("Accept", ""):
         # An EventSource gives up for good after an error; after an empty stream it comes back.
         return Response(
-            "retry: 3000\n\n",
+            f":{UNAVAILABLE}\nretry: 3000\n\n",
             mimetype="text/event-stream",
             headers={"Cache-Control": "no-store"},
         )
-    return Response(
-        "the hub is unavailable", status=503, mimetype="text/plain", headers={"Retry-After": "2"}
-    )
+    return Response(UNAVAILABLE, status=503, mimetype="text/plain", headers={"Retry-After": "2"})

@@ -25,7 +25,10 @@ mercure_cli = AppGroup("mercure", help="Mercure hub commands.")
 
 
 def _state() -> MercureSSEState:
-    return cast("MercureSSEState", current_app.extensions["mercure_sse"])
+    state = cast("MercureSSEState", current_app.extensions["mercure_sse"])
+    # A shell may lack the service's environment; what it asks must not change how the hub runs.
+    state.obey()
+    return state
 
 
 @mercure_cli.command("gen-secret-key")
@@ -37,8 +40,8 @@ def gen_secret_key() -> None:
 @mercure_cli.command("subscriber-jwt")
 @click.option("--topic", "-t", "topics", multiple=True, default=["*"], help="May be repeated.")
 def subscriber_jwt(topics: tuple[str, ...]) -> None:
-    """Make a token that allows to read private updates."""
-    click.echo(_run(lambda: _state().instance.create_subscription_jwt(topics)))
+    """Make a token that allows to read private updates; it tells nothing of its user."""
+    click.echo(_run(lambda: _state().subscriber_token(topics)))
 
 
 @mercure_cli.command("publisher-jwt")
@@ -101,7 +104,8 @@ def hub() -> None:
     Workers find it and start none of their own: for containers, where the hub is a service of its
     own that shares MERCURE_RUNTIME_DIR with the application.
     """
-    command = _run(_state().companion_command)
+    state = cast("MercureSSEState", current_app.extensions["mercure_sse"])
+    command = _run(state.companion_command)
     os.execv(command[0], command)  # noqa: S606 (our own binary)
 
 
@@ -130,6 +134,10 @@ def explain(token: str | None, topics: tuple[str, ...], private: bool, query: st
     for topic in topics:
         said = ", ".join(rules[topic]) or "none; private updates need a token or the session"
         click.echo(f"rules asked about {topic}: {said}")
+        if private and rules[topic]:
+            click.echo(
+                "  whether they allow it depends on the session; below, the token alone counts"
+            )
     command, environment = _run(_state().explain_command)
     asked = [f"--topic={topic}" for topic in topics]
     asked += ["--private"] if private else []

@@ -67,9 +67,13 @@ class Rules:
             and self._allows(topic, action, logger)
         ]
 
-    def deciding(self, topic: str) -> list[str]:
-        """The rules that are asked about a topic, as text, with their actions."""
-        found = (rule for rule in self._rules if rule.template.match(topic) is not None)
+    def deciding(self, topic: str, action: Action | None = None) -> list[str]:
+        """The rules that are asked about a topic, as text, with their actions.
+
+        :param action: only those that decide on it.
+        """
+        asked = (rule for rule in self._rules if action is None or action in rule.actions)
+        found = (rule for rule in asked if rule.template.match(topic) is not None)
         return [f"{rule.text} ({', '.join(rule.actions)})" for rule in found]
 
     def _allows(self, topic: str, action: Action, logger: logging.Logger) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast, get_args
@@ -71,6 +72,8 @@ class Settings:
     allow_anonymous: bool
     subscriber_secret_key: str | bytes | None
     publisher_secret_key: str | bytes | None
+    #: Whether the subscriber key was set for Mercure, rather than taken from ``SECRET_KEY``.
+    has_own_subscriber_key: bool
     #: Whether the publisher key was set for Mercure, rather than taken from ``SECRET_KEY``.
     has_own_publisher_key: bool
     on_failure: OnFailure
@@ -125,6 +128,13 @@ class Settings:
         secret = config.get("SECRET_KEY") or None
         cookie = _cookie_name(read.text("AUTHZ_COOKIE_NAME"), public_hub_url)
         own_publisher_key = read.secret("PUBLISHER_SECRET_KEY")
+        own_subscriber_key = read.secret("SUBSCRIBER_SECRET_KEY")
+        accel_redirect = read.path("ACCEL_REDIRECT")
+        if accel_redirect is not None and own_subscriber_key is None:
+            raise ConfigurationError(
+                "MERCURE_ACCEL_REDIRECT needs MERCURE_SUBSCRIBER_SECRET_KEY: the hub must not be "
+                "given tokens that are signed with SECRET_KEY"
+            )
         return cls(
             hub_url=hub_url,
             public_hub_url=public_hub_url,
@@ -134,7 +144,8 @@ class Settings:
             type_is_topic=read.flag("TYPE_IS_TOPIC", False),
             allow_publish=read.flag("HUB_ALLOW_PUBLISH", False),
             allow_anonymous=read.flag("HUB_ALLOW_ANONYMOUS", True),
-            subscriber_secret_key=read.secret("SUBSCRIBER_SECRET_KEY") or secret,
+            subscriber_secret_key=own_subscriber_key or secret,
+            has_own_subscriber_key=own_subscriber_key is not None,
             publisher_secret_key=own_publisher_key or secret,
             has_own_publisher_key=own_publisher_key is not None,
             on_failure=read.policy("ON_FAILURE"),
@@ -155,7 +166,7 @@ class Settings:
             runtime_directory=read.text("RUNTIME_DIR"),
             hub_name=read.text("HUB_NAME") or "",
             handoff=read.flag("HANDOFF", True),
-            accel_redirect=read.path("ACCEL_REDIRECT"),
+            accel_redirect=accel_redirect,
         )
 
 
@@ -205,8 +216,15 @@ class _Reader:
 
     def path(self, name: str) -> str | None:
         value = self.text(name)
-        if value is not None and not value.startswith("/"):
+        if value is not None and not re.fullmatch(r"(/[A-Za-z0-9_.~-]+)+", value):
             raise ConfigurationError(f"MERCURE_{name} must be a path, as in /_mercure")
+        return value
+
+    def url(self, name: str, *, relative: bool = False) -> str | None:
+        value = self.text(name)
+        starts = ("http://", "https://", *(("/",) if relative else ()))
+        if value is not None and not value.startswith(starts):
+            raise ConfigurationError(f"MERCURE_{name} must begin with http:// or https://")
         return value
 
     def addresses(self, development: bool) -> tuple[str | None, str | None, bool]:
@@ -215,10 +233,10 @@ class _Reader:
         A public URL alone means a stand-alone hub at its default address, unless the application
         is in development, or ``MERCURE_HUB`` says which.
         """
-        public = self.text("PUBLIC_HUB_URL")
+        public = self.url("PUBLIC_HUB_URL", relative=True)
         if self._value("HUB_URL") is True:
             return None, public, public is None
-        url = self.text("HUB_URL")
+        url = self.url("HUB_URL")
         if self.path("ACCEL_REDIRECT") is None:
             public = public or url
         elif url is None:

@@ -9,7 +9,7 @@ import secrets
 import sys
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
@@ -63,6 +63,12 @@ class MercureSSEState:
         self._published_to: HubTarget | None = None
         self._looked_for_kept = 0
         self._since = time.time_ns() // 1_000_000
+
+    def obey(self) -> None:
+        """Leaves a running companion as it is, whatever this process would want."""
+        self._since = 0
+        for bus in self._buses.values():
+            bus.obey()
 
     @property
     def app(self) -> Flask:
@@ -149,6 +155,15 @@ class MercureSSEState:
             )
         return tokens.mint(settings, settings.publisher_secret_key, self.logger, publish=["*"])
 
+    def subscriber_token(self, topics: Sequence[str], lifetime: int | None = None) -> str:
+        """A token to read private updates with, which belongs to nobody in particular.
+
+        :param lifetime: in seconds; the configured one by default.
+        :raises ConfigurationError: without a key.
+        """
+        key = self.settings.subscriber_secret_key
+        return tokens.mint(self.settings, key, self.logger, subscribe=topics, lifetime=lifetime)
+
     @property
     def publisher(self) -> Publisher:
         """The application's publisher."""
@@ -224,7 +239,7 @@ class MercureSSEState:
         _ = self.companion()  # whether there may be one
         options = self._companion_options(testing=False)
         prepare_directory(options)
-        service = replace(options, grace=_FOR_EVER, since=options.since + _SERVICE)
+        service = replace(options, grace=_FOR_EVER, since=options.since + _SERVICE, service=True)
         return [*command_of(service), "--replace"]
 
     def explain_command(self) -> tuple[list[str], dict[str, str]]:
@@ -233,6 +248,15 @@ class MercureSSEState:
         :raises HubUnavailable: if the binary is missing.
         """
         settings = self.settings
+        if settings.is_external and not settings.has_own_subscriber_key:
+            raise ConfigurationError(
+                "the external hub judges tokens with keys that this application does not have: "
+                "set MERCURE_SUBSCRIBER_SECRET_KEY and MERCURE_PUBLISHER_SECRET_KEY, or run "
+                "mercure-hub explain where they are"
+            )
+        keys = (settings.publisher_secret_key, settings.subscriber_secret_key)
+        if not all(_is_text(key) for key in keys if key is not None):
+            raise ConfigurationError("explain works with keys that are text; these are bytes")
         values = {
             "PUBLISHER_JWT_KEY": settings.publisher_secret_key,
             "SUBSCRIBER_JWT_KEY": settings.subscriber_secret_key,
@@ -375,6 +399,14 @@ def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
         *lines, waiting = (waiting + chunk).split(b"\n")
         # Comments only keep the connection alive.
         yield from (line.decode() for line in lines if not line.startswith(b":"))
+
+
+def _is_text(key: str | bytes) -> bool:
+    try:
+        text = key.decode() if isinstance(key, bytes) else key
+    except UnicodeDecodeError:
+        return False
+    return "\0" not in text
 
 
 def _latin1(key: str | bytes | None) -> str | None:

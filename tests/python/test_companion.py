@@ -5,8 +5,10 @@ from __future__ import annotations
 import array
 import json
 import os
+import signal
 import socket
 import struct
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -122,3 +124,100 @@ def test_what_the_companion_logs_is_in_the_applications_log_once(start, runtime_
     servers.wait_until(lambda: not companions(runtime_dir))
     assert server.log.count("mercure-hub: the file of a socket is gone") == 1
     server.publish("t", "a new one is started")
+
+
+def descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def test_attempts_that_fail_leave_nothing_behind(start, runtime_dir):
+    server = start(servers.gunicorn, "-w", "1")
+    stream = Stream.open(server.port, f"{HUB_PATH}?topic=t")
+    companion = status_of(server)["pid"]
+    counts = []
+    for number in range(12):
+        server.publish("t", str(number))
+        with socket.socket(socket.AF_UNIX) as successor:
+            successor.settimeout(servers.PATIENCE)
+            successor.connect(str(handoff_socket(runtime_dir)))
+            reply = ask(successor, {"kind": "succeed", "settings": "other", "since": 2**60})
+            assert reply["status"] == 200
+        assert status_of(server)["pid"] == companion
+        counts.append(descriptors(companion))
+    assert stream.wait(12) == [str(number) for number in range(12)]
+    assert max(counts[6:]) <= max(counts[:6]) + 3, counts
+    stream.close()
+
+
+def test_a_successor_outlives_whoever_has_started_it(start, runtime_dir):
+    server = start(servers.gunicorn, "-w", "1")
+    stream = Stream.open(server.port, f"{HUB_PATH}?topic=t")
+    server.publish("t", "1")
+    before = status_of(server)["pid"]
+    arguments = Path(f"/proc/{before}/cmdline").read_bytes().decode().split("\0")[:-1]
+    arguments = [a for a in arguments if not a.startswith(("--settings", "--since"))]
+    gone, told = os.pipe()
+    os.close(gone)
+    command = [*arguments, "--settings=other", f"--since={2**60}", "--replace"]
+    successor = subprocess.Popen(command, stdout=told, stderr=subprocess.DEVNULL)
+    os.close(told)
+    servers.wait_until(lambda: not servers.is_alive(before))
+    server.publish("t", "2")
+    assert stream.wait(2) == ["1", "2"]
+    assert status_of(server)["pid"] == successor.pid
+    stream.close()
+    server.stop()
+    assert successor.wait(servers.PATIENCE) == 0
+
+
+def test_a_service_takes_the_place_of_what_workers_have_started(start, runtime_dir):
+    server = start(servers.gunicorn, "-w", "1")
+    stream = Stream.open(server.port, f"{HUB_PATH}?topic=t")
+    server.publish("t", "1")
+    worker_started = status_of(server)["pid"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(servers.ROOT / "python"),
+        "FLASK_MERCURE_RUNTIME_DIR": str(runtime_dir),
+    }
+    command = [servers.script("flask"), "--app", "app", "mercure", "hub"]
+    with subprocess.Popen(
+        command, cwd=servers.APPS, env=environment, stdout=subprocess.PIPE
+    ) as service:
+        assert service.stdout is not None
+        assert service.stdout.readline() == b"ready\n"
+        server.publish("t", "2")
+        assert stream.wait(2) == ["1", "2"]
+        assert status_of(server)["pid"] == service.pid != worker_started
+        server.signal(signal.SIGHUP)
+        servers.wait_until(lambda: server.log.count("Booting worker") == 2)
+        server.publish("t", "3")
+        assert stream.wait(3)[2:] == ["3"]
+        assert status_of(server)["pid"] == service.pid, "no worker takes it back"
+        service.terminate()
+    stream.close()
+
+
+def test_a_shell_with_other_settings_changes_nothing(start, runtime_dir):
+    server = start(servers.gunicorn, "-w", "1")
+    server.publish("t", "1")
+    before = status_of(server)["pid"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(servers.ROOT / "python"),
+        "FLASK_MERCURE_RUNTIME_DIR": str(runtime_dir),
+        "FLASK_MERCURE_HUB_RECONCILIATION_LENGTH": "3",
+    }
+    for arguments in (["status"], ["publish", "t", "2"]):
+        command = [servers.script("flask"), "--app", "app", "mercure", *arguments]
+        subprocess.run(command, cwd=servers.APPS, env=environment, check=True, capture_output=True)
+    assert status_of(server)["pid"] == before
+
+
+def test_a_binary_that_is_just_being_replaced_is_no_obstacle(make_app, monkeypatch, tmp_path):
+    first, second = (make_app(MERCURE_ON_FAILURE="raise") for _ in range(2))
+    with first.app_context():
+        first.extensions["mercure_sse"].publisher.publish("t", "x")
+    monkeypatch.setenv("MERCURE_HUB_BINARY", str(tmp_path / "not-there-yet"))
+    with second.app_context():
+        assert second.extensions["mercure_sse"].publisher.publish("t", "y")

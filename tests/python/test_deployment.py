@@ -75,7 +75,6 @@ def application_settings(number: int, hub: int) -> dict[str, str]:
     text = recipes("python", "config.update")[number]
     found = re.findall(r'(MERCURE_\w+)=(?:"([^"]*)"|KEY)', text)
     config = {f"FLASK_{name}": value or KEY for name, value in found}
-    config["FLASK_MERCURE_RESOURCE_IDENTIFIER"] = hub_settings()["resource_identifier"]
     return {name: value.replace("5500", str(hub)) for name, value in config.items()}
 
 
@@ -93,6 +92,7 @@ def test_the_application_decides_and_nginx_connects(start, tmp_path):
     with neighbours.hub(tmp_path, **hub_settings()) as hub:
         server = start(servers.gunicorn, "-w", "1", **application_settings(1, hub))
         recipe = recipes("nginx")[2].replace("8000", str(server.port)).replace("5500", str(hub))
+        recipe = recipe.replace("/var/log/nginx", str(tmp_path))
         with neighbours.nginx(tmp_path / "nginx", recipe) as port:
             sees_events_at_once(port, server)
             session = server.request("POST", "/login/alice")[2]["Set-Cookie"].split(";")[0]
@@ -120,7 +120,9 @@ def test_a_redirect_without_a_hub_of_its_own_is_refused(make_app):
     from flask_mercure_sse.errors import ConfigurationError
 
     with pytest.raises(ConfigurationError, match="MERCURE_HUB_URL"):
-        make_app(MERCURE_ACCEL_REDIRECT="/_mercure")
+        make_app(MERCURE_ACCEL_REDIRECT="/_mercure", MERCURE_SUBSCRIBER_SECRET_KEY=KEY)
+    with pytest.raises(ConfigurationError, match="MERCURE_SUBSCRIBER_SECRET_KEY"):
+        make_app(MERCURE_ACCEL_REDIRECT="/_mercure", MERCURE_HUB_URL="http://127.0.0.1:1/hub")
     with pytest.raises(ConfigurationError, match="must be a path"):
         make_app(MERCURE_ACCEL_REDIRECT="_mercure", MERCURE_HUB_URL="http://127.0.0.1:1/hub")
 
@@ -130,15 +132,23 @@ def test_who_may_come_is_decided_by_the_application(make_app):
         MERCURE_ACCEL_REDIRECT="/_mercure",
         MERCURE_HUB_URL="http://127.0.0.1:1/hub",
         MERCURE_HUB_ALLOW_ANONYMOUS=False,
+        MERCURE_SUBSCRIBER_SECRET_KEY=KEY,
         MERCURE_PUBLISHER_JWT="unused",
     )
     client = app.test_client()
     assert client.get(f"{HUB_PATH}?topic=t").status_code == 401
     with client.session_transaction() as session:
-        session["mercure"] = {"subscribe": ["t"]}
+        session["mercure"] = {"subscribe": ["t", *(f"others/{n}" for n in range(1000))]}
     answer = client.get(f"{HUB_PATH}?topic=t&topic=a%26b")
     redirect = answer.headers["X-Accel-Redirect"]
     assert redirect.startswith("/_mercure?topic=t&topic=a%26b&authorization=ey")
     assert answer.data == b""
+    assert len(redirect) < 2000, "what is not asked for does not go along"
+    basic = {"Authorization": "Basic eDp5"}
+    answer = client.get(f"{HUB_PATH}?topic=t&authorization=", headers=basic)
+    assert answer.headers["X-Accel-Redirect"].startswith("/_mercure?topic=t&authorization=ey")
+    bearer = {"Authorization": "Bearer mine"}
+    answer = app.test_client().get(f"{HUB_PATH}?topic=t", headers=bearer)
+    assert answer.headers["X-Accel-Redirect"] == "/_mercure?topic=t", "the hub judges it"
     own = client.get(f"{HUB_PATH}?topic=t&authorization=mine").headers["X-Accel-Redirect"]
     assert own == "/_mercure?topic=t&authorization=mine", "who presents a token is judged by it"

@@ -32,7 +32,8 @@ SNIPPETS = {
     "docs/quickstart.md": ["sh", "python", "sh", "sh", "sh", "sh"],
     "docs/deployment.md": [
         *("sh", "sh", "sh", "sh", "sh", "python", "sh", "sh"),
-        *("nginx", "haproxy", "caddyfile", "sh", "python", "nginx", "python", "nginx"),
+        *("nginx", "haproxy", "caddyfile", "python"),
+        *("sh", "python", "nginx", "python", "nginx"),
     ],
     "docs/recipes.md": [
         *("python", "python", "html", "python", "python", "python", "html", "python"),

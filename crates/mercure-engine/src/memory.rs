@@ -94,11 +94,13 @@ impl MemoryTransport {
         Self { log: Mutex::new(log), retention, clock }
     }
 
-    /// Everything the log holds, to restore it elsewhere.
+    /// Ends the log: tells nobody any more, so that its hub can be dropped, and returns everything
+    /// that it holds.
     #[must_use]
-    pub fn history(&self) -> History {
+    pub fn end(&self) -> History {
         let now = self.clock.now();
-        let log = self.log();
+        let mut log = self.log();
+        log.tail = None;
         let age = |stored: &Stored| stored.age + now.saturating_sub(stored.accepted_at);
         History {
             dropped_through: log.dropped_through,

@@ -259,3 +259,18 @@ fn plain_http_beyond_this_machine_is_warned_about() {
     assert!(log_of(&["--listen=0.0.0.0:0"], |_| {}).contains(warning));
     assert!(!log_of(&["--listen=127.0.0.1:0"], |_| {}).contains(warning));
 }
+
+#[test]
+fn variables_that_are_no_text_are_named_and_never_shown() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let secret = std::ffi::OsStr::from_bytes(b"secret\xc8\xc9");
+    for (name, exit) in [("MERCURE_PUBLISHER_JWT_KEY", 2), ("SOMETHING_ELSE", 0)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mercure-hub"));
+        command.env_clear().env("MERCURE_PUBLISHER_JWT_KEY", "k".repeat(32)).env(name, secret);
+        let output = command.arg("check-config").output().expect("the binary runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(exit), "{said}");
+        assert_eq!(said.contains(name), exit != 0, "{said}");
+        assert!(!said.contains("secret"), "{said}");
+    }
+}

@@ -16,7 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, TypeVar
 
@@ -75,6 +75,10 @@ class Bus:
         self._lines: LogLines | None = None
         #: Whether the companion's version was found to be ours.
         self._agreed = False
+
+    def obey(self) -> None:
+        """Leaves a running companion as it is."""
+        self._options = replace(self._options, since=0)
 
     def close(self) -> None:
         """Closes every connection; the companion may end once no process has any."""
@@ -136,17 +140,15 @@ class Bus:
         application wants; whoever was set up last is obeyed."""
         found = json.loads(self._exchange("GET", "/status", b"", {}, fresh=True).body)
         same_bus = found.get("bus") == BUS_VERSION
-        if same_bus and found["settings"] == process.settings_name(self._options):
+        is_newer = found.get("since", 0) >= self._options.since
+        if same_bus:
+            if not is_newer and not self._is_as_wanted(found["settings"]):
+                self._replace()
             return
-        if found.get("since", 0) >= self._options.since:
-            if same_bus:
-                return
+        if is_newer:
             raise HubUnavailable(
                 "the running companion belongs to a newer flask-mercure-sse; restart this process"
             )
-        if same_bus:
-            process.start(self._options, succeed=True)
-            return
         self._exchange("POST", "/retire", b"", {}, fresh=True)
         while os.path.exists(self._path("handoff.sock")):
             if not process.retry_until(deadline):
@@ -154,6 +156,23 @@ class Bus:
         self._forget()
         process.start(self._options)
         self._be_present(connect(self._path("handoff.sock"), self._timeout))
+
+    def _is_as_wanted(self, settings: str) -> bool:
+        try:
+            return settings == process.settings_name(self._options)
+        except HubUnavailable:
+            return True  # the binary is just being replaced: what runs will do
+
+    def _replace(self) -> None:
+        self._logger.info(
+            "The running Mercure hub has another version or other settings; one that is as this "
+            "application wants it takes its place."
+        )
+        try:
+            process.start(self._options, succeed=True)
+        except HubUnavailable as error:
+            # It speaks our language: better than none, and better than trying at each request.
+            self._logger.warning("The running Mercure hub stays as it is: %s", error)
 
     def _repeat_log(self) -> None:
         if self._lines is None or self._lines.has_ended:

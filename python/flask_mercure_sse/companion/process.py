@@ -37,6 +37,8 @@ class CompanionOptions:
     #: When the application was set up, on the wall clock, in milliseconds. Of two applications that
     #: want different companions, the later one is obeyed.
     since: int
+    #: Whether it runs as a service: for itself, and above those that workers start.
+    service: bool = False
 
     @property
     def directory(self) -> str:
@@ -79,7 +81,7 @@ def start(options: CompanionOptions, *, succeed: bool = False) -> None:
         raise HubUnavailable(f"the companion could not be started: {error}") from error
     finally:
         os.close(log)
-    _await_ready(process, options.directory)
+    _await_ready(process, options.directory, patient=succeed)
     # Whoever started it is its parent: waits for its end, so that it does not stay as a zombie.
     threading.Thread(target=process.wait, name="mercure-companion", daemon=True).start()
 
@@ -108,7 +110,7 @@ def settings_name(options: CompanionOptions) -> str:
         raise HubUnavailable(f"the mercure-hub binary cannot be read: {error}") from error
     # How long it stays is for whoever starts it to say.
     wanted = _settings(replace(options, grace=0.0))
-    parts = [*wanted, str(file.st_size), str(file.st_mtime_ns)]
+    parts = [*wanted, str(options.service), str(file.st_size), str(file.st_mtime_ns)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
@@ -125,7 +127,7 @@ def _settings(options: CompanionOptions) -> list[str]:
     ]
 
 
-def _await_ready(process: subprocess.Popen[bytes], directory: str) -> None:
+def _await_ready(process: subprocess.Popen[bytes], directory: str, *, patient: bool) -> None:
     output = process.stdout
     if output is None:  # never: it was asked for
         return
@@ -137,6 +139,9 @@ def _await_ready(process: subprocess.Popen[bytes], directory: str) -> None:
     with contextlib.suppress(subprocess.TimeoutExpired):
         if process.wait(1.0) == _ALREADY_RUNNING:
             return
+    if patient and process.poll() is None:
+        # It may have everything already, and the other one is gone.
+        raise HubUnavailable("another companion takes its time to take over")
     process.kill()
     raise HubUnavailable(f"the companion did not start: {_last_words(directory)}")
 

@@ -28,6 +28,7 @@ class Stream:
     ended: bool = False
     _buffer: bytes = b""
     _chunked: bool = False
+    _left: int | None = None
     _arrived: bytes = b""
 
     @classmethod
@@ -86,8 +87,15 @@ class Stream:
             self.head, self._buffer = head.decode("latin-1"), b""
             chunk = rest
             self._chunked = self.header("transfer-encoding") == "chunked"
+            length = self.header("content-length")
+            self._left = None if length is None else int(length)
         else:
             self._buffer = self._buffer[:held]
+        if self._left is not None:
+            # As every client does: what follows is not of this answer.
+            chunk = chunk[: self._left]
+            self._left -= len(chunk)
+            self.ended = self._left == 0
         self._buffer += self._without_framing(chunk) if self._chunked else chunk
         *blocks, self._buffer = self._buffer.split(b"\n\n")
         for block in blocks:

@@ -1,5 +1,6 @@
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -186,19 +187,27 @@ impl Companion {
         self.retired.send_replace(true);
     }
 
-    /// Whether a companion with other settings is to take this one's place: the newer one does.
+    /// Whether a companion with other settings is to take this one's place: the newer one does, and
+    /// of several the first that asks. From then on this one begins nothing new.
     pub(super) fn yields_to(&self, settings: &str, since: u64) -> bool {
-        !self.is_leaving() && self.settings != settings && self.since < since
+        self.settings != settings
+            && self.since < since
+            && self.leaving.compare_exchange(false, true, AcqRel, Acquire).is_ok()
+    }
+
+    /// The one that had asked is gone.
+    pub(super) fn stay(&self) {
+        self.leaving.store(false, Release);
     }
 
     pub(crate) fn is_leaving(&self) -> bool {
-        self.leaving.load(Ordering::Acquire)
+        self.leaving.load(Acquire)
     }
 
-    /// Gives the place away, unless somebody else gets it already.
+    /// Gives the place away to the one that it was promised to.
     pub(super) fn succeed(&self, successor: UnixStream) {
         if self.successor.try_send(successor).is_err() {
-            tracing::debug!("two companions ask for the place of this one");
+            tracing::debug!("this companion ends already");
         }
     }
 
@@ -293,7 +302,6 @@ impl Running {
     /// meantime wait at the listeners.
     async fn leave(mut self, successor: UnixStream) -> anyhow::Result<End> {
         let companion = &self.companion;
-        companion.leaving.store(true, Ordering::Release);
         self.stop.send_replace(true);
         let mut bounds = Vec::new();
         let mut connections = Vec::new();
@@ -318,7 +326,7 @@ impl Running {
             &mut *companion.left_workers.lock().unwrap_or_else(PoisonError::into_inner),
         );
         let place = Place::of(self.place.0, bounds)?;
-        let left = Estate { place, history: companion.log.history(), streams, workers };
+        let left = Estate { place, history: companion.log.end(), streams, workers };
         Ok(End::Succeeded { successor, left: Box::new(left) })
     }
 }

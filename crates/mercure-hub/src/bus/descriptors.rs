@@ -48,8 +48,12 @@ impl Messages {
             if let Some(message) = self.complete()? {
                 return Ok(Some(message));
             }
-            if self.receive(socket)? == 0 {
-                return self.end();
+            match self.receive(socket) {
+                Ok(0) => return self.end(),
+                Ok(_) => {}
+                // Being stopped and continued is enough, with a timeout on the socket.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
     }

@@ -70,6 +70,9 @@ pub(super) async fn serve_worker(
         };
         let (reply, then) = answer(companion, &message, &mut messages).await;
         if send(&socket, reply.to_string().as_bytes()).await.is_err() {
+            if then == Then::GiveAway {
+                companion.stay();
+            }
             return;
         }
         match then {

@@ -29,7 +29,9 @@ impl HeadFile {
             return Ok(Self { file: Mutex::new(open(&path)?), path });
         }
         // Not emptied: a reader that finds nothing would begin at the oldest event.
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(&path)?;
         let this = Self { file: Mutex::new(file), path };
         newest.map_or(Ok(()), |id| this.write(id.as_str()))?;
         Ok(this)

@@ -23,7 +23,6 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
-use anyhow::Context;
 use mercure_engine::Retention;
 
 pub(crate) use self::companion::Companion;
@@ -83,7 +82,8 @@ pub async fn run(
     loop {
         let companion = Companion::start(&options, estate).await?;
         if !told {
-            io::stdout().write_all(b"ready\n").context("telling the starter")?;
+            // Whoever has started it may be gone; others need it all the same.
+            let _ = io::stdout().write_all(b"ready\n");
             told = true;
         }
         let (successor, left) = match companion.serve(options.grace, shutdown.as_mut()).await? {

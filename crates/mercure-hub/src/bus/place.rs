@@ -51,10 +51,10 @@ impl Place {
         }
     }
 
-    /// Leaves the sockets' files where they are: another companion listens there.
-    pub(super) fn leave(self) {
-        self.requests.leave();
-        self.handoffs.leave();
+    /// Says whether the sockets' files go with this, or are another companion's.
+    pub(super) fn own(&mut self, is_ours: bool) {
+        self.requests.own(is_ours);
+        self.handoffs.own(is_ours);
     }
 }
 

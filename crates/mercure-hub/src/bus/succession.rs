@@ -90,7 +90,7 @@ pub(super) async fn hand_over(successor: UnixStream, estate: Box<Estate>) -> Out
     })
 }
 
-fn give(successor: UnixStream, estate: Box<Estate>) -> Outcome {
+fn give(successor: UnixStream, mut estate: Box<Estate>) -> Outcome {
     let told = blocking(successor).and_then(|to| {
         tell(&to, &estate)?;
         match Messages::default().wait(&to)? {
@@ -100,7 +100,7 @@ fn give(successor: UnixStream, estate: Box<Estate>) -> Outcome {
     });
     match told {
         Ok(()) => {
-            estate.place.leave();
+            estate.place.own(false);
             Outcome::Done
         }
         Err(error) => Outcome::Failed(estate, error),
@@ -152,21 +152,21 @@ pub(super) fn receive(options: &CompanionOptions) -> anyhow::Result<Estate> {
     let ask = json!({ "kind": "succeed", "settings": options.settings, "since": options.since });
     send(&from, ask.to_string().as_bytes(), &[])?;
     let mut receiver = Receiver { from, messages: Messages::default() };
-    let reply: Value = serde_json::from_slice(&receiver.next()?)?;
-    if reply["status"] != 200 {
+    let reply = receiver.next().ok().and_then(|reply| serde_json::from_slice::<Value>(&reply).ok());
+    // It keeps its place, or is just giving it to somebody else.
+    if reply.is_none_or(|reply| reply["status"] != 200) {
         return Err(AlreadyRunning.into());
     }
-    let estate = receiver.estate(options).context("taking the running companion's place")?;
+    let mut estate = receiver.estate(options).context("taking the running companion's place")?;
     send(&receiver.from, TAKEN, &[])?;
     match receiver.messages.wait(&receiver.from) {
-        Ok(Some(word)) if word == YOURS => Ok(estate),
+        Ok(Some(word)) if word == YOURS => {}
         // It is gone: nobody else has the streams now.
-        Ok(None) => Ok(estate),
-        Ok(Some(_)) | Err(_) => {
-            estate.place.leave();
-            bail!("the running companion did not let go")
-        }
+        Ok(None) => {}
+        Ok(Some(_)) | Err(_) => bail!("the running companion did not let go"),
     }
+    estate.place.own(true);
+    Ok(estate)
 }
 
 struct Receiver {
@@ -190,14 +190,8 @@ impl Receiver {
             |descriptor, name| Bound::inherited(descriptor, &options.directory.join(name));
         let requests = listener(self.descriptor()?, REQUESTS)?;
         let place = Place { lock, requests, handoffs: listener(self.descriptor()?, HANDOFFS)? };
-        match self.rest(&inventory) {
-            Ok((history, workers, streams)) => Ok(Estate { place, history, streams, workers }),
-            Err(error) => {
-                // The running companion goes on with them.
-                place.leave();
-                Err(error)
-            }
-        }
+        let (history, workers, streams) = self.rest(&inventory)?;
+        Ok(Estate { place, history, streams, workers })
     }
 
     fn rest(

@@ -3,7 +3,7 @@ use std::io::{Read as _, Write as _};
 use anyhow::{Context, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::Usage;
+use super::{Usage, variable};
 
 fn common(command: Command) -> Command {
     command
@@ -79,10 +79,10 @@ pub(super) fn publish(matches: &ArgMatches) -> anyhow::Result<()> {
             form.append_pair(field, value);
         }
     }
-    let url = setting(matches, "hub", "MERCURE_HUB_URL").unwrap_or_default();
+    let url = setting(matches, "hub", "MERCURE_HUB_URL")?.unwrap_or_default();
     let mut request =
         agent().post(&url).header("Content-Type", "application/x-www-form-urlencoded");
-    if let Some(token) = setting(matches, "jwt", "MERCURE_JWT") {
+    if let Some(token) = setting(matches, "jwt", "MERCURE_JWT")? {
         request = request.header("Authorization", format!("Bearer {token}"));
     }
     let response = request.send(form.finish()).map_err(|error| unreachable(&url, &error))?;
@@ -92,13 +92,13 @@ pub(super) fn publish(matches: &ArgMatches) -> anyhow::Result<()> {
 }
 
 pub(super) fn subscribe(matches: &ArgMatches) -> anyhow::Result<()> {
-    let url = setting(matches, "hub", "MERCURE_HUB_URL").unwrap_or_default();
+    let url = setting(matches, "hub", "MERCURE_HUB_URL")?.unwrap_or_default();
     let mut target = url::Url::parse(&url).map_err(|error| Usage(format!("--hub: {error}")))?;
     for topic in matches.get_many::<String>("topic").unwrap_or_default() {
         target.query_pairs_mut().append_pair("topic", topic);
     }
     let mut request = agent().get(target.as_str()).header("Accept", "text/event-stream");
-    if let Some(token) = setting(matches, "jwt", "MERCURE_JWT") {
+    if let Some(token) = setting(matches, "jwt", "MERCURE_JWT")? {
         request = request.header("Authorization", format!("Bearer {token}"));
     }
     if let Some(id) = matches.get_one::<String>("last-event-id") {
@@ -125,14 +125,13 @@ fn agent() -> ureq::Agent {
 }
 
 /// The flag if given, else the variable, else the flag's default.
-fn setting(matches: &ArgMatches, flag: &str, variable: &str) -> Option<String> {
+fn setting(matches: &ArgMatches, flag: &str, name: &str) -> anyhow::Result<Option<String>> {
     use clap::parser::ValueSource::CommandLine;
     let value = matches.get_one::<String>(flag).cloned();
     if matches.value_source(flag) == Some(CommandLine) {
-        return value;
+        return Ok(value);
     }
-    let found = std::env::vars().find(|(name, value)| name == variable && !value.is_empty());
-    found.map(|(_, value)| value).or(value)
+    Ok(variable(name)?.or(value))
 }
 
 fn unreachable(url: &str, error: &ureq::Error) -> anyhow::Error {

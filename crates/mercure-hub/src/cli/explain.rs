@@ -8,7 +8,7 @@ use mercure_hub::auth::{Role, TokenReport, explain_token};
 use mercure_hub::config::Config;
 use mercure_protocol::{Matcher, MatcherType, SubscribeQuery, Topic, TopicView};
 
-use super::{Usage, layers, with_settings};
+use super::{Usage, layers, variable, with_settings};
 
 pub(super) fn command() -> Command {
     let about = "Say why a token, a topic or a subscription is refused, or would never match";
@@ -79,10 +79,9 @@ struct Asked {
 
 impl Asked {
     fn parse(matches: &ArgMatches) -> Result<Self, Usage> {
-        let variable = std::env::vars().find(|(name, _)| name == "MERCURE_JWT");
         let token = matches.get_one::<String>("token").cloned();
         let asked = Self {
-            token: token.or(variable.map(|(_, token)| token)).filter(|token| !token.is_empty()),
+            token: token.or(variable("MERCURE_JWT")?).filter(|token| !token.is_empty()),
             topics: matches.get_many("topic").unwrap_or_default().cloned().collect(),
             private: matches.get_flag("private"),
             query: matches.get_one("query").cloned(),

@@ -95,13 +95,36 @@ fn layers(matches: &ArgMatches) -> anyhow::Result<Layers> {
             .map_err(|error| Usage(format!("cannot read --config {path}: {error}")))?;
         layers.file(&text);
     }
-    layers.environment(std::env::vars());
+    layers.environment(variables()?);
     for setting in SETTINGS {
         if let Some(values) = matches.get_many::<String>(setting.name) {
             layers.flag(setting, &values.cloned().collect::<Vec<_>>());
         }
     }
     Ok(layers)
+}
+
+/// The environment. Variables of others may hold anything; ours must be text, and are named, never
+/// shown, if they are not.
+fn variables() -> Result<Vec<(String, String)>, Usage> {
+    let mut found = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let Ok(name) = name.into_string() else { continue };
+        match value.into_string() {
+            Ok(value) => found.push((name, value)),
+            Err(_) if name.starts_with("MERCURE_") => {
+                return Err(Usage(format!("the variable {name} is not UTF-8")));
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(found)
+}
+
+/// The value of a variable, if it is there and not empty.
+fn variable(name: &str) -> Result<Option<String>, Usage> {
+    let found = variables()?.into_iter().find(|(found, _)| found == name);
+    Ok(found.map(|(_, value)| value).filter(|value| !value.is_empty()))
 }
 
 /// Runs a future that may be told to stop by SIGTERM or SIGINT.

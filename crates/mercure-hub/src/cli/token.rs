@@ -6,7 +6,7 @@ use mercure_hub::auth::{ALGORITHMS, SigningKey};
 use mercure_hub::config::{SETTINGS, parse_duration, read_key};
 use serde_json::{Map, Value, json};
 
-use super::Usage;
+use super::{Usage, variable};
 
 pub(super) fn command() -> Command {
     let topics = |name: &'static str, help: &'static str| {
@@ -198,12 +198,12 @@ fn secret(flag: Option<&String>, publishes: bool) -> anyhow::Result<String> {
     }
     let name = if publishes { "publisher_jwt_key" } else { "subscriber_jwt_key" };
     let setting = SETTINGS.iter().find(|setting| setting.name == name);
-    let variable = setting.map(|setting| setting.variable()).unwrap_or_default();
-    if let Some((_, secret)) = std::env::vars().find(|(name, _)| *name == variable) {
+    let name = setting.map(|setting| setting.variable()).unwrap_or_default();
+    if let Some(secret) = variable(&name)? {
         return Ok(secret);
     }
     if std::io::stdin().is_terminal() {
-        return Err(Usage(format!("no key: set {variable}, or give --key")).into());
+        return Err(Usage(format!("no key: set {name}, or give --key")).into());
     }
     let mut secret = String::new();
     std::io::stdin().read_to_string(&mut secret)?;

@@ -44,19 +44,17 @@ pub(crate) struct SocketFile {
     path: PathBuf,
     /// Device and inode: the path may be somebody else's by now.
     identity: (u64, u64),
+    /// Whether it goes when this does.
+    is_ours: bool,
 }
 
 impl SocketFile {
     fn new(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), identity: identity(path)? })
+        Ok(Self { path: path.to_owned(), identity: identity(path)?, is_ours: true })
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
-    }
-
-    fn leave(mut self) {
-        self.path = PathBuf::new();
     }
 
     /// Whether clients still find this listener at its path.
@@ -67,7 +65,7 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if self.is_in_place() {
+        if self.is_ours && self.is_in_place() {
             // Somebody else may have cleaned up in this moment.
             let _ = std::fs::remove_file(&self.path);
         }
@@ -108,18 +106,21 @@ impl Bound {
         matches!(self, Self::Unix(_, file) if file.path().ends_with(name))
     }
 
-    /// Leaves the file of a Unix socket to another process, which listens there as well.
-    pub(crate) fn leave(self) {
+    /// Says whether the file of a Unix socket goes with it, or is another process's.
+    pub(crate) fn own(&mut self, is_ours: bool) {
         if let Self::Unix(_, file) = self {
-            file.leave();
+            file.is_ours = is_ours;
         }
     }
 
-    /// Goes on with a Unix socket that another process has bound at a path.
+    /// Listens on a Unix socket that another process has bound at a path. Its file stays that
+    /// process's until it is owned.
     pub(crate) fn inherited(listener: OwnedFd, path: &Path) -> io::Result<Self> {
         let listener = std::os::unix::net::UnixListener::from(listener);
         listener.set_nonblocking(true)?;
-        Ok(Self::Unix(UnixListener::from_std(listener)?, SocketFile::new(path)?))
+        let mut file = SocketFile::new(path)?;
+        file.is_ours = false;
+        Ok(Self::Unix(UnixListener::from_std(listener)?, file))
     }
 
     /// Whether clients still find it where it was bound.
