@@ -14,6 +14,7 @@ import click
 from flask import current_app
 from flask.cli import AppGroup
 
+from .companion import explain_command
 from .errors import MercureError
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def explain(token: str | None, topics: tuple[str, ...], private: bool, query: st
             click.echo(
                 "  whether they allow it depends on the session; below, the token alone counts"
             )
-    command, environment = _run(_state().explain_command)
+    command, environment = _run(lambda: explain_command(_state().settings))
     asked = [f"--topic={topic}" for topic in topics]
     asked += ["--private"] if private else []
     asked += [f"--query={query}"] if query else []
@@ -147,13 +148,37 @@ def explain(token: str | None, topics: tuple[str, ...], private: bool, query: st
     raise SystemExit(subprocess.run([*command, *asked], env=environment, check=False).returncode)
 
 
+def _place(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    host, colon, port = (value or "").rpartition(":")
+    if value is not None and not (host and colon and port.isdecimal() and 0 < int(port) < 65536):
+        raise click.BadParameter("must be HOST:PORT, as in 127.0.0.1:8000")
+    return value
+
+
 @mercure_cli.command("doctor")
 @click.argument("url")
 @click.option("--page", default="/", show_default=True, help="A page that needs no login.")
 @click.option("--topic", "-t", "topics", multiple=True, help="A topic in use. May be repeated.")
-@click.option("--idle", default=20.0, show_default=True, help="Seconds to watch a silent stream.")
-@click.option("--timeout", default=5.0, show_default=True, help="Seconds for each answer.")
-@click.option("--connect", metavar="HOST:PORT", help="Connect there, whatever the addresses say.")
+@click.option(
+    "--idle",
+    default=20.0,
+    type=click.FloatRange(0, 86400),
+    show_default=True,
+    help="Seconds to watch a silent stream.",
+)
+@click.option(
+    "--timeout",
+    default=5.0,
+    type=click.FloatRange(0.1, 600),
+    show_default=True,
+    help="Seconds for each answer.",
+)
+@click.option(
+    "--connect",
+    metavar="HOST:PORT",
+    callback=_place,
+    help="Connect there instead of to the host of the public addresses.",
+)
 def doctor(
     url: str, page: str, topics: tuple[str, ...], idle: float, timeout: float, connect: str | None
 ) -> None:
@@ -164,14 +189,20 @@ def doctor(
     refuse, tokens that the hub refuses, workers that streams hold, and hubs that know nothing of
     each other. The exit status is 1 if there is a fault.
     """
-    from .doctor import Case, Options, examine
+    from .doctor import Case, Options, examine, origin_of
 
     options = Options(url, page, topics, idle, timeout, connect)
-    with current_app.test_request_context(base_url=url):
-        path = _state().instance.hub_base_url()
-    say = partial(click.secho, dim=True, err=True)
-    case = _run(lambda: Case(_state(), options, path, say))
-    _run(lambda: examine(case))
+    state, say = _state(), partial(click.secho, dim=True, err=True)
+
+    def see() -> Case:
+        origin_of(url)
+        with current_app.test_request_context(base_url=url.partition("?")[0].partition("#")[0]):
+            path = state.instance.hub_base_url()
+        case = Case(state, options, path, say)
+        examine(case)
+        return case
+
+    case = _run(see)
     for finding in case.findings:
         color = {"ok": "green", "note": "blue", "warning": "yellow", "fault": "red"}[finding.level]
         click.secho(f"{finding.level:8}", fg=color, nl=False)

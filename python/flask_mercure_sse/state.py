@@ -22,7 +22,6 @@ from .companion import (
     Bus,
     CompanionOptions,
     command_of,
-    find_binary,
     prepare_directory,
 )
 from .errors import ConfigurationError, HubUnavailable, PublishError
@@ -242,32 +241,6 @@ class MercureSSEState:
         service = replace(options, grace=_FOR_EVER, since=options.since + _SERVICE, service=True)
         return [*command_of(service), "--replace"]
 
-    def explain_command(self) -> tuple[list[str], dict[str, str]]:
-        """The command that judges tokens with this application's keys, and its environment.
-
-        :raises HubUnavailable: if the binary is missing.
-        """
-        settings = self.settings
-        if settings.is_external and not settings.has_own_subscriber_key:
-            raise ConfigurationError(
-                "the external hub judges tokens with keys that this application does not have: "
-                "set MERCURE_SUBSCRIBER_SECRET_KEY and MERCURE_PUBLISHER_SECRET_KEY, or run "
-                "mercure-hub explain where they are"
-            )
-        keys = (settings.publisher_secret_key, settings.subscriber_secret_key)
-        if not all(_is_text(key) for key in keys if key is not None):
-            raise ConfigurationError("explain works with keys that are text; these are bytes")
-        values = {
-            "PUBLISHER_JWT_KEY": settings.publisher_secret_key,
-            "SUBSCRIBER_JWT_KEY": settings.subscriber_secret_key,
-            "TRUSTED_ISSUERS": settings.issuer,
-            "RESOURCE_IDENTIFIER": settings.resource_identifier,
-            "ANONYMOUS": "true" if settings.allow_anonymous else "false",
-        }
-        given = {name: value for name, value in values.items() if value}
-        environment = {f"MERCURE_{name}": os.fsdecode(value) for name, value in given.items()}
-        return [find_binary(), "explain"], environment
-
     def follow(self, topics: list[str], last_event_id: str | None) -> Iterator[str]:
         """The lines of the built-in hub's stream on some topics, whatever is private included.
 
@@ -399,14 +372,6 @@ def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
         *lines, waiting = (waiting + chunk).split(b"\n")
         # Comments only keep the connection alive.
         yield from (line.decode() for line in lines if not line.startswith(b":"))
-
-
-def _is_text(key: str | bytes) -> bool:
-    try:
-        text = key.decode() if isinstance(key, bytes) else key
-    except UnicodeDecodeError:
-        return False
-    return "\0" not in text
 
 
 def _latin1(key: str | bytes | None) -> str | None:

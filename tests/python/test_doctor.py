@@ -86,6 +86,56 @@ def test_nothing_is_wrong_with_a_healthy_hub_elsewhere(doctor, start, tmp_path):
     assert "ok      cors" in said
 
 
+def test_nothing_is_wrong_without_any_key_of_our_own(doctor, start, tmp_path):
+    """A hub of somebody else, a token for it, and a SECRET_KEY that is none of its business."""
+    server = start(servers.gunicorn, "-w", "1")
+    page = f"http://127.0.0.1:{server.port}"
+    port = doctor.enter(neighbours.hub(tmp_path, cors_origins=page, **TRUST))
+    claims = {"exp": int(time.time()) + 600, "mercure": {"publish": ["*"]}}
+    token = jwt.encode(claims, KEY, "HS256")
+    url = f"http://127.0.0.1:{port}{HUB_PATH}"
+    status, faults, said = doctor(page, hub_url=url, publisher_jwt=token)
+    assert (status, faults) == (0, []), said
+    assert "ok      delivery" in said
+
+
+def test_a_shell_that_is_elsewhere_is_told_so(doctor, start, runtime_dir):
+    server = start(servers.gunicorn, "-w", "2")
+    page = f"http://127.0.0.1:{server.port}"
+    server.publish("t", "x")
+    status, faults, said = doctor(page, runtime_dir=str(runtime_dir / "x"))
+    assert (status, faults) == (1, ["other-hub"]), said
+
+
+def test_an_application_without_its_hub(doctor, start, tmp_path):
+    missing = str(tmp_path / "nowhere")
+    server = start(servers.gunicorn, "-w", "1", MERCURE_HUB_BINARY=missing)
+    status, faults, said = doctor(f"http://127.0.0.1:{server.port}", runtime_dir=str(tmp_path))
+    assert (status, faults) == (1, ["hub-down"]), said
+
+
+@pytest.mark.parametrize(
+    ("location", "cause"),
+    [
+        ("auth_basic x; auth_basic_user_file /dev/null;", "login"),
+        ("limit_conn zone 3;", "limit"),
+        ("return 302 /login;", "address"),
+        ("proxy_pass http://127.0.0.1:9;", "unreachable"),
+    ],
+)
+def test_what_stands_in_front(doctor, start, tmp_path, location, cause):
+    server = start(servers.gunicorn, "-w", "2")
+    forward = FORWARD.format(port=server.port)
+    forward = forward if "proxy_pass" not in location else ""
+    front = f"location / {{ {FORWARD.format(port=server.port)} }}"
+    front += f"location {HUB_PATH} {{ {location} {forward} }}"
+    zone = "limit_conn_zone $binary_remote_addr zone=zone:1m;"
+    port = doctor.enter(neighbours.nginx(tmp_path / "nginx", front, zone))
+    status, faults, said = doctor(f"http://127.0.0.1:{port}")
+    assert (status, faults) == (1, [cause]), said
+    assert "<html>" not in said
+
+
 def test_wrong_key(doctor, start, tmp_path):
     server = start(servers.gunicorn, "-w", "1")
     page = f"http://127.0.0.1:{server.port}"
@@ -264,6 +314,13 @@ def test_an_expired_token_and_one_that_is_none(doctor, start, tmp_path):
 def test_what_cannot_be_reached_is_said(doctor):
     status, faults, said = doctor(f"http://127.0.0.1:{servers.free_port()}")
     assert (status, faults[0]) == (1, "unreachable"), said
+    for url in ("http://user:secret@127.0.0.1/", "http://[::1", "http://127.0.0.1:99999/"):
+        status, _, said = doctor(url)
+        assert status == 1
+        assert "Traceback" not in said
+        assert "secret" not in said
+    status, _, said = doctor("http://127.0.0.1/", "--connect=localhost")
+    assert status == 2
     status, _, said = doctor("example.com")
     assert status == 1
     assert "give it as https://" in said

@@ -240,7 +240,9 @@ def test_a_missing_binary_names_the_fix(make_app, monkeypatch, caplog):
     assert "nowhere" not in answer.text, "the reason is for the operator"
     browser = {"Accept": "text/event-stream"}
     answer = app.test_client().get(f"{HUB_PATH}?topic=t", headers=browser)
-    assert (answer.status_code, answer.text) == (200, "retry: 3000\n\n"), "it comes back"
+    assert (answer.status_code, answer.text) == (200, ":the hub is unavailable\nretry: 3000\n\n"), (
+        "it comes back"
+    )
 
 
 def test_a_directory_that_cannot_be_used_names_the_fix(make_app, runtime_dir):

@@ -1,9 +1,8 @@
 """The built-in hub: the ``mercure-hub`` binary as a companion process of the application."""
 
-from .binary import find_binary
 from .bus import Bus, Verdict
 from .hub import BuiltInHub
-from .judgement import Grant, judge
+from .judgement import Grant, explain_command, judge
 from .process import CompanionOptions, command_of, prepare_directory
 
 __all__ = [
@@ -13,7 +12,7 @@ __all__ = [
     "Grant",
     "Verdict",
     "command_of",
-    "find_binary",
+    "explain_command",
     "judge",
     "prepare_directory",
 ]

@@ -4,8 +4,8 @@ Everything goes through the public address: what a proxy does to a stream can be
 else.
 """
 
-from .case import Case, Options
+from .case import Case, Options, origin_of
 from .examination import examine
 from .findings import Finding, Level
 
-__all__ = ["Case", "Finding", "Level", "Options", "examine"]
+__all__ = ["Case", "Finding", "Level", "Options", "examine", "origin_of"]

@@ -72,7 +72,7 @@ def check_http_version(case: Case) -> None:
 def check_cookie(case: Case) -> None:
     """Whether the cookie with a subscriber's token comes to the hub."""
     state = case.state
-    if state.settings.subscriber_secret_key is None:
+    if state.settings.subscriber_secret_key is None or state.settings.accel_redirect is not None:
         return
     set_cookie = _cookie_of_page(case) or _derived_cookie(case)
     if set_cookie is None:
@@ -84,7 +84,7 @@ def _cookie_of_page(case: Case) -> str | None:
     """What a page of the application really sets."""
     name = case.state.settings.authz_cookie_name
     try:
-        reply = case.page_door.request("GET", case.options.page, timeout=case.timeout)
+        reply = case.page_door.request("GET", case.page_path, timeout=case.timeout)
     except HTTPError:
         return None  # reported by check_reach
     return next((c for c in reply.cookies if c.startswith(f"{name}=")), None)
@@ -95,9 +95,10 @@ def _derived_cookie(case: Case) -> str | None:
     app = case.state.app
     try:
         with app.test_request_context(base_url=case.options.url):
-            response = case.state.instance.set_authz_cookie(Response(), case.topic)
+            token = case.state.subscriber_token([case.topic])
+            response = case.state.instance.set_authz_cookie(Response(), jwt=token)
     except ConfigurationError as error:
-        case.fault("cookie-domain", str(error), "see above")
+        case.fault("cookie-domain", "no cookie of the application reaches the hub", str(error))
         return None
     return str(response.headers["Set-Cookie"])
 

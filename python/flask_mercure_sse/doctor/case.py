@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from ..state import MercureSSEState
 
 
+_PORTS = {"http": 80, "https": 443}
+
+
 @dataclass(frozen=True)
 class Options:
     """What the user has asked for.
@@ -53,32 +56,56 @@ class Case:
 
     def __post_init__(self) -> None:
         url = self.options.url
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-            raise ConfigurationError(f"{url} is no address; give it as https://example.com")
+        origin_of(url)  # refuses what is no address
         # Its prefix, if the application is mounted below one, is part of what it tells itself.
         self.hub_url = urljoin(url, self.state.settings.public_hub_url or self.hub_path)
-        #: Nobody else publishes to it, or listens.
+        #: Nobody listens to it, but who listens to everything.
         self.topic = f"urn:flask-mercure-sse:doctor:{secrets.token_hex(8)}"
-        self.page_door = Door(origin_of(url), self.options.connect)
-        self.hub_door = Door(origin_of(self.hub_url), self.options.connect)
+        self.page_door = self.door_to(url)
+        self.hub_door = self.door_to(self.hub_url)
+        self.page_path = urlsplit(url).path.rstrip("/") + "/" + self.options.page.lstrip("/")
 
     @property
     def timeout(self) -> float:
         """For each answer, in seconds."""
         return self.options.timeout
 
+    @property
+    def may_read(self) -> bool:
+        """Whether there is a key for tokens that the hub is meant to take. One that is signed with
+        ``SECRET_KEY`` is not for a hub of somebody else."""
+        settings = self.state.settings
+        if settings.is_external:
+            return settings.has_own_subscriber_key
+        return settings.subscriber_secret_key is not None
+
+    def door_to(self, url: str) -> Door:
+        """The way to an origin; that of browsers may lead elsewhere than its name says."""
+        public = {origin_of(self.options.url), origin_of(self.hub_url)}
+        return Door(origin_of(url), self.options.connect if origin_of(url) in public else None)
+
     def subscription(self, hub_url: str | None = None) -> str:
         """Path and query to listen to the doctor's topic."""
         parts = urlsplit(hub_url or self.hub_url)
         return f"{parts.path}?{urlencode({'topic': self.topic})}"
 
-    def credentials(self) -> Mapping[str, str]:
-        """Header fields that allow to read the doctor's private updates."""
-        settings = self.state.settings
-        if settings.subscriber_secret_key is None:
+    def credentials(self, lifetime: int | None = None) -> Mapping[str, str]:
+        """Header fields that allow to read the doctor's private updates.
+
+        :param lifetime: in seconds; the configured one by default.
+        """
+        if not self.may_read:
             return {}
-        token = self.state.instance.create_subscription_jwt(self.topic)
+        token = self.state.subscriber_token([self.topic], lifetime)
         return {"Authorization": f"Bearer {token}"}
+
+    def publish(self, data: str) -> None:
+        """Publishes to the doctor's topic, privately if that can be read.
+
+        :raises PublishError: if the hub does not take it.
+        """
+        instance = self.state.instance
+        instance.publish(self.topic, data, self.may_read, on_failure="raise")
 
     def note(self, level: Level, cause: str, text: str, fix: str = "") -> None:
         """Adds a finding."""
@@ -99,6 +126,19 @@ class Case:
 
 
 def origin_of(url: str) -> str:
-    """Scheme, host and port."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
+    """Scheme, host and port, as browsers compare them.
+
+    :raises ConfigurationError: if this is no address of a page or a hub.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigurationError(f"no address: {error}") from error
+    if parts.scheme not in _PORTS or not parts.hostname:
+        raise ConfigurationError(f"{url} is no address; give it as https://example.com")
+    if parts.username is not None or parts.password is not None:
+        raise ConfigurationError("the address must not hold a user or a password")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    shown = "" if port in (None, _PORTS[parts.scheme]) else f":{port}"
+    return f"{parts.scheme}://{host}{shown}"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import json
 import time
-from urllib.parse import urlsplit
 
 from urllib3.exceptions import HTTPError
 
+from ..blueprint import UNAVAILABLE
 from ..errors import MercureError
-from .case import Case, origin_of
-from .door import Door, Listener
-from .tokens import explain_refusal
+from .case import Case
+from .door import Listener
+from .streams import open_stream
 
 #: Streams that are opened at once: as many as a browser may.
 _STREAMS = 6
@@ -31,11 +32,13 @@ def check_delivery(case: Case) -> bool:
     streams: list[Listener] = []
     try:
         for _ in range(_STREAMS):
-            stream = _open(case, streams)
+            stream = open_stream(case, streams)
             if stream is None:
                 return False
             streams.append(stream)
         if _polls(case, streams[0]):
+            return False
+        if not _is_this_hub(case, len(streams)):
             return False
         _check_compression(case, streams[0])
         _check_workers(case)
@@ -45,87 +48,17 @@ def check_delivery(case: Case) -> bool:
             stream.close()
 
 
-def _open(case: Case, opened: list[Listener]) -> Listener | None:
-    credentials = case.credentials()
-    try:
-        stream = case.hub_door.listen(case.subscription(), credentials, timeout=case.timeout)
-    except HTTPError as error:
-        for one in opened:
-            one.close()
-        _explain_silence(case, len(opened), error)
-        return None
-    kind = stream.headers.get("Content-Type", "")
-    if stream.status == 200 and kind.startswith("text/event-stream"):
-        return stream
-    stream.close()
-    _explain_refusal(case, stream.status, kind, credentials.get("Authorization", ""))
-    return None
-
-
-def _explain_silence(case: Case, opened: int, error: HTTPError) -> None:
-    if opened == 0:
-        case.fault(
-            "buffering",
-            f"a stream does not begin within {case.timeout:g} s: something keeps its head back, or "
-            f"its worker is busy ({type(error).__name__})",
-            "switch buffering off for the hub's path (nginx: proxy_buffering off)",
-        )
-        return
-    case.fault(
-        "held-worker",
-        f"with {opened} streams open, the next one gets no answer: each stream holds a worker",
-        "let the hub serve the streams: flask mercure status says whether it does; with an "
-        "external hub, send browsers to it directly (MERCURE_PUBLIC_HUB_URL) instead of passing "
-        "its streams through a view",
-    )
-
-
-def _explain_refusal(case: Case, status: int, kind: str, authorization: str) -> None:
-    if status == 401:
-        settings = case.state.settings
-        token = authorization.removeprefix("Bearer ")
-        explain_refusal(
-            case,
-            "subscriber",
-            token,
-            settings.subscriber_secret_key,
-            _skew(case),
-            lambda other: _status(case, other),
-        )
-    elif 300 <= status < 400:
-        text = f"the hub's address answers with a redirect ({status})"
-        case.fault("address", text, "set MERCURE_PUBLIC_HUB_URL to where it leads")
-    elif status == 200:
-        text = f"the hub's address answers with {kind or 'no type'}, which is no event stream"
-        fix = f"let {urlsplit(case.hub_url).path} of the proxy lead to the hub"
-        case.fault("address", text, fix)
-    else:
-        fix = "check MERCURE_PUBLIC_HUB_URL, and that the proxy passes this path on"
-        case.fault("address", f"the hub's address answers {status}", fix)
-
-
-def _skew(case: Case) -> float | None:
-    try:
-        path = urlsplit(case.hub_url).path
-        return case.hub_door.request("OPTIONS", path, timeout=case.timeout).skew
-    except HTTPError:
-        return None
-
-
-def _status(case: Case, token: str) -> int:
-    headers = {"Authorization": f"Bearer {token}"}
-    try:
-        stream = case.hub_door.listen(case.subscription(), headers, timeout=case.timeout)
-    except HTTPError:
-        return 0
-    stream.close()
-    return stream.status
-
-
 def _polls(case: Case, stream: Listener) -> bool:
     """Whether streams end at once because the server gives no connection away."""
     if not stream.ends_at_once() or "retry:" not in stream.text:
         return False
+    if UNAVAILABLE in stream.text:
+        case.fault(
+            "hub-down",
+            "the application answers, but cannot reach its hub",
+            "its log says why (The Mercure hub is unavailable: ...)",
+        )
+        return True
     case.note(
         "warning",
         "polling",
@@ -133,6 +66,22 @@ def _polls(case: Case, stream: Listener) -> bool:
         "the application's log names the reason and the remedy, once per process",
     )
     return True
+
+
+def _is_this_hub(case: Case, streams: int) -> bool:
+    """Whether the streams are at the built-in hub that this process publishes to."""
+    if case.state.settings.is_external:
+        return True
+    status = json.loads(case.state.companion().request("GET", "/status").body)
+    if status["subscribers"] >= streams:
+        return True
+    case.fault(
+        "other-hub",
+        "this shell publishes to a hub of its own, not to the one that serves the public address",
+        "run the doctor where the application runs: as the same user, from the same folder, with "
+        "its MERCURE_RUNTIME_DIR and without TESTING",
+    )
+    return False
 
 
 def _check_compression(case: Case, stream: Listener) -> None:
@@ -150,11 +99,11 @@ def _check_compression(case: Case, stream: Listener) -> None:
 def _check_workers(case: Case) -> None:
     """Asks for an ordinary page while streams are open."""
     try:
-        case.page_door.request("GET", case.options.page, timeout=case.timeout)
+        case.page_door.request("GET", case.page_path, timeout=case.timeout)
     except HTTPError:
         case.fault(
             "held-worker",
-            f"with {_STREAMS} streams open, {case.options.page} gets no answer: the streams hold "
+            f"with {_STREAMS} streams open, {case.page_path} gets no answer: the streams hold "
             "the workers",
             "let the hub serve the streams; flask mercure status says whether it does",
         )
@@ -163,7 +112,7 @@ def _check_workers(case: Case) -> None:
 def _publish(case: Case, data: str) -> str:
     """Publishes; returns what to look for in a stream."""
     mark = f"doctor-{next(_numbers)}"
-    case.state.instance.publish(case.topic, f"{mark} {data}", True, on_failure="raise")
+    case.publish(f"{mark} {data}")
     return mark
 
 
@@ -228,7 +177,8 @@ def _direct(case: Case) -> Listener | None:
     if url is None or url == case.hub_url:
         return None
     try:
-        door = Door(origin_of(url), case.options.connect)
-        return door.listen(case.subscription(url), case.credentials(), timeout=case.timeout)
+        return case.door_to(url).listen(
+            case.subscription(url), case.credentials(), timeout=case.timeout
+        )
     except HTTPError:
         return None

@@ -15,6 +15,8 @@ import urllib3
 
 #: What browsers say they can decompress.
 _ENCODINGS = "gzip, deflate"
+#: What is read of an answer at most, in bytes.
+_MUCH = 16 * 1024
 #: A stream that lives no longer than this, in seconds, was none.
 _AT_ONCE = 0.5
 
@@ -71,13 +73,19 @@ class Door:
     ) -> Reply:
         """Sends a request and reads its whole answer; redirects are not followed."""
         begin = time.monotonic()
-        answer = self._open(method, path, headers, body, timeout, stream=False)
+        answer = self._open(method, path, headers, body, timeout)
         seconds = time.monotonic() - begin
-        date = email.utils.parsedate_tz(answer.headers.get("Date", ""))
-        skew = email.utils.mktime_tz(date) - time.time() if date else None
-        text = answer.data[:500].decode("utf-8", "replace").strip()
+        text = b""
+        # The head is what matters; of the body, what comes soon.
+        while len(text) < _MUCH and time.monotonic() - begin < timeout:
+            chunk = answer.read1(_MUCH)
+            if not chunk:
+                break
+            text += chunk
+        answer.close()
+        shown = " ".join(text.decode("utf-8", "replace").split())[:200]
         cookies = tuple(answer.headers.getlist("Set-Cookie"))
-        return Reply(answer.status, answer.headers, cookies, text, seconds, skew)
+        return Reply(answer.status, answer.headers, cookies, shown, seconds, _skew(answer.headers))
 
     def listen(self, path: str, headers: Mapping[str, str], *, timeout: float) -> Listener:
         """Opens a stream.
@@ -85,7 +93,7 @@ class Door:
         :param timeout: for its head to arrive, and for each silence after it, in seconds.
         """
         fields = {"Accept": "text/event-stream", "Cache-Control": "no-cache", **headers}
-        return Listener(self._open("GET", path, fields, None, timeout, stream=True))
+        return Listener(self._open("GET", path, fields, None, timeout))
 
     def _open(
         self,
@@ -94,8 +102,6 @@ class Door:
         headers: Mapping[str, str] | None,
         body: bytes | None,
         timeout: float,
-        *,
-        stream: bool,
     ) -> urllib3.BaseHTTPResponse:
         fields = {"Host": self._name, "Accept-Encoding": _ENCODINGS, **(headers or {})}
         return self._pool.urlopen(
@@ -106,12 +112,21 @@ class Door:
             timeout=urllib3.Timeout(connect=timeout, read=timeout),
             redirect=False,
             assert_same_host=False,
-            preload_content=not stream,
+            preload_content=False,
         )
 
     def close(self) -> None:
         """Closes idle connections."""
         self._pool.close()
+
+
+def _skew(headers: Mapping[str, str]) -> float | None:
+    """How far the clock behind an answer is ahead of ours, in seconds; caches say how old it is."""
+    date = email.utils.parsedate_tz(headers.get("Date", ""))
+    age = headers.get("Age", "0")
+    if date is None or not age.isdecimal():
+        return None
+    return email.utils.mktime_tz(date) + int(age) - time.time()
 
 
 @dataclass

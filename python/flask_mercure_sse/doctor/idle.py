@@ -18,7 +18,10 @@ def check_idle(case: Case) -> None:
     begin = time.monotonic()
     try:
         stream = case.hub_door.listen(
-            case.subscription(), case.credentials(), timeout=seconds + case.timeout
+            # A token that outlives the watch: its end is no cut.
+            case.subscription(),
+            case.credentials(int(seconds + 60)),
+            timeout=seconds + case.timeout,
         )
     except HTTPError:
         return  # reported by whoever opened streams before

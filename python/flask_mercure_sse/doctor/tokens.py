@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -13,11 +14,22 @@ from urllib3.exceptions import HTTPError
 
 from ..companion import Grant, judge
 from ..errors import MercureError
-from .case import Case, origin_of
+from .case import Case
 from .door import Door, Reply
 
 _Send = Callable[[str], int]
 
+#: What is seen, and what to do, if it is not the hub that refuses.
+LOGIN = (
+    "something in front of the hub asks for a login of its own (401 without a Bearer challenge)",
+    "let the proxy pass the hub's path without it: tokens, sessions and rules protect the hub",
+)
+
+_OTHER_SHELL = (
+    "the application's own hub refuses a token that is signed with this shell's key",
+    "run the doctor with the server's environment: SECRET_KEY, or MERCURE_SUBSCRIBER_SECRET_KEY, "
+    "differs",
+)
 #: What else a hub may have been told that a shared secret is for.
 _OTHER_ALGORITHMS = ("HS384", "HS512")
 
@@ -30,7 +42,7 @@ def check_publishing(case: Case) -> bool:
     case.say("publishing")
     if state.hub_url is None:
         return _publish_to_own(case)
-    door = Door(origin_of(state.hub_url), case.options.connect)
+    door = case.door_to(state.hub_url)
     path = urlsplit(state.hub_url).path
     try:
         token = state.publisher_jwt
@@ -44,8 +56,13 @@ def check_publishing(case: Case) -> bool:
     if reply.status == 200:
         case.note("ok", "publish", f"the hub takes updates in {reply.seconds * 1e3:.0f} ms")
         return True
+    if reply.status == 401 and not asks_for_token(reply.headers):
+        case.fault("login", *LOGIN)
+        return False
     if reply.status == 401:
-        key = state.settings.publisher_secret_key
+        # SECRET_KEY is not for a hub of somebody else.
+        settings = state.settings
+        key = settings.publisher_secret_key if settings.has_own_publisher_key else None
         status_of = partial(_status, case)
         explain_refusal(case, "publisher", token, key, reply.skew, status_of)
         return False
@@ -60,7 +77,7 @@ def check_publishing(case: Case) -> bool:
 def _publish_to_own(case: Case) -> bool:
     begin = time.monotonic()
     try:
-        case.state.instance.publish(case.topic, "first", True, on_failure="raise")
+        case.publish("first")
     except MercureError as error:
         fix = "the message names the fix; flask mercure status tells more"
         case.fault("publish", str(error), fix)
@@ -71,7 +88,8 @@ def _publish_to_own(case: Case) -> bool:
 
 
 def _publish(case: Case, door: Door, path: str, token: str) -> Reply:
-    form = urlencode({"topic": case.topic, "data": "first", "private": "on"}).encode()
+    private = {"private": "on"} if case.may_read else {}
+    form = urlencode({"topic": case.topic, "data": "first", **private}).encode()
     headers = {
         "Authorization": f"Bearer {token}",
         "Content-Type": "application/x-www-form-urlencoded",
@@ -81,11 +99,17 @@ def _publish(case: Case, door: Door, path: str, token: str) -> Reply:
 
 def _status(case: Case, token: str) -> int:
     url = case.state.hub_url or case.hub_url
-    door = Door(origin_of(url), case.options.connect)
+    door = case.door_to(url)
     try:
         return _publish(case, door, urlsplit(url).path, token).status
     finally:
         door.close()
+
+
+def asks_for_token(headers: Mapping[str, str]) -> bool:
+    """Whether a 401 is a hub's (RFC 6750, section 3); hubs of 0.x may say nothing at all."""
+    challenge = headers.get("WWW-Authenticate", "Bearer")
+    return "bearer" in challenge.lower()
 
 
 def explain_refusal(
@@ -108,11 +132,19 @@ def explain_refusal(
     expires = claims.get("exp")
     if isinstance(expires, int | float) and expires <= now:
         if expires <= time.time():
-            text = f"the token has expired {time.time() - expires:.0f} s ago"
-            case.fault("expired-token", text, "set a new MERCURE_PUBLISHER_JWT, or the key instead")
+            text = f"the {role}'s token has expired {time.time() - expires:.0f} s ago"
+            case.fault("expired-token", text, "set a new token, or the key instead")
         elif not case.found("clock-skew"):
             text = f"by the hub's clock, which is {skew:.0f} s ahead, the token has expired"
             case.fault("clock-skew", text, "synchronize the clocks of application and hub (NTP)")
+        return
+    begins = claims.get("nbf")
+    if isinstance(begins, int | float) and begins > now:
+        text = f"the {role}'s token is not valid yet, for {begins - now:.0f} s (nbf)"
+        case.fault("early-token", text, "mint it without nbf, or wait")
+        return
+    if not case.state.settings.is_external:
+        case.fault("other-key", *_OTHER_SHELL)
         return
     secret = key.encode() if isinstance(key, str) else key
     variants = _variants(role, header, claims, secret) if secret else iter(())
@@ -123,8 +155,8 @@ def explain_refusal(
     algorithm = header.get("alg")
     case.fault(
         "wrong-key",
-        f"the hub refuses the {role}'s token ({algorithm}): it was signed with another key than "
-        "the hub verifies with",
+        f"the hub refuses the {role}'s token ({algorithm}): most likely it was signed with "
+        "another key than the hub verifies with",
         f"give the application the hub's {role}_jwt_key as MERCURE_{name}_SECRET_KEY"
         + (", or a token signed with it as MERCURE_PUBLISHER_JWT" if role == "publisher" else "")
         + "; mercure-hub explain says what a hub makes of a token",
@@ -139,7 +171,7 @@ def _variants(
     for algorithm in _OTHER_ALGORITHMS:
         text = f"it expects {algorithm}, and the application signs with {header.get('alg')}"
         fix = f"let the hub verify with HS256: {role}_jwt_alg (MERCURE_{role.upper()}_JWT_ALG)"
-        yield "wrong-algorithm", jwt.encode(claims, secret, algorithm, headers=typ), text, fix
+        yield "wrong-algorithm", _sign(claims, secret, algorithm, typ), text, fix
     if "mercure" in claims and typ["typ"] == "at+jwt":
         legacy: dict[str, Any] = {"mercure": claims["mercure"], "exp": claims.get("exp")}
         text = f"it does not trust the issuer {claims.get('iss')}, or expects another audience"
@@ -147,7 +179,14 @@ def _variants(
             f'at the hub: trusted_issuers = ["{claims.get("iss")}"]; in the application: '
             "MERCURE_RESOURCE_IDENTIFIER = the hub's resource identifier"
         )
-        yield "issuer", jwt.encode(legacy, secret, "HS256"), text, fix
+        yield "issuer", _sign(legacy, secret, "HS256", {}), text, fix
+
+
+def _sign(claims: dict[str, Any], secret: bytes, algorithm: str, header: dict[str, Any]) -> str:
+    with warnings.catch_warnings():
+        # Short keys are warned of where tokens are made.
+        warnings.simplefilter("ignore")
+        return jwt.encode(claims, secret, algorithm, headers=header)
 
 
 def _explain_insufficient(case: Case, token: str) -> None:
@@ -217,7 +256,9 @@ def _grants(token: str) -> list[Grant]:
     if header.get("typ") != "at+jwt":
         legacy = claims.get("mercure")
         topics = legacy.get("publish") if isinstance(legacy, dict) else None
-        return [Grant("topic", str(topic)) for topic in topics or ()]
+        # What is no list counts for nothing.
+        listed = topics if isinstance(topics, list) else []
+        return [Grant("topic", str(topic)) for topic in listed]
     found = []
     for detail in claims.get("authorization_details") or ():
         if isinstance(detail, dict) and "publish" in (detail.get("actions") or ()):
