@@ -40,6 +40,8 @@ def test_two_hundred_streams_cost_the_worker_nothing(start, mode):
     servers.wait_until(lambda: descriptors(server.process.pid) <= before + 20)
     assert "Traceback" not in server.log
     if LONG:
-        quiet, busy = load.compare(server, 3.0, 3)
+        # Streams that are open, and used now and then: what a stream costs the one worker. Ten
+        # thousand deliveries a second would measure what reads them, in this very process.
+        quiet, busy = load.compare(server, 3.0, 3, rate=1.0)
         print(f"{mode}: p95 {quiet * 1e3:.2f} ms, with 200 streams {busy * 1e3:.2f} ms")
         assert busy / quiet <= 2

@@ -30,9 +30,9 @@ def ping_times(server, seconds: float) -> list[float]:
     return samples
 
 
-def publish_steadily(server, stop: threading.Event) -> None:
+def publish_steadily(server, stop: threading.Event, rate: float) -> None:
     number = 0
-    while not stop.wait(0.02):
+    while not stop.wait(1 / rate):
         server.publish("t", str(number))
         number += 1
 
@@ -42,9 +42,12 @@ def read_on(crowd: Crowd, stop: threading.Event) -> None:
         crowd.wait(stop.is_set)
 
 
-def compare(server: Server, seconds: float, rounds: int) -> tuple[float, float]:
+def compare(server: Server, seconds: float, rounds: int, rate: float = 50.0) -> tuple[float, float]:
     """The 95th percentile of a plain route's answers, in seconds, while events are published:
-    without subscribers, and with 200; the median of several rounds that take turns."""
+    without subscribers, and with 200; the median of several rounds that take turns.
+
+    :param rate: events per second, each of them for every subscriber.
+    """
     quiet: list[float] = []
     busy: list[float] = []
     for _ in range(rounds):
@@ -52,7 +55,7 @@ def compare(server: Server, seconds: float, rounds: int) -> tuple[float, float]:
             crowd = open_crowd(server, subscribers)
             stop = threading.Event()
             threads = [
-                threading.Thread(target=publish_steadily, args=(server, stop)),
+                threading.Thread(target=publish_steadily, args=(server, stop, rate)),
                 threading.Thread(target=read_on, args=(crowd, stop)),
             ]
             for thread in threads:
