@@ -15,6 +15,7 @@ from . import tokens
 from .blueprint import asked_topics, granted
 from .settings import HUB_PATH
 from .state import KEY, MercureSSEState
+from .topics import stands_for_several
 
 #: Of the same name as the built-in hub's: addresses are made in the same way.
 accel_blueprint = Blueprint("mercure_hub", __name__)
@@ -51,10 +52,6 @@ def _needed(topics: list[str]) -> list[str]:
     """Those of the granted topics that matter for what is asked for: the redirect is a header, and
     proxies limit its length."""
     asked = set(asked_topics())
-    if "match_urlpattern" in request.args or any(_is_several(topic) for topic in asked):
+    if "match_urlpattern" in request.args or any(stands_for_several(topic) for topic in asked):
         return topics
-    return [topic for topic in topics if topic in asked or _is_several(topic)]
-
-
-def _is_several(topic: str) -> bool:
-    return topic == "*" or "{" in topic
+    return [topic for topic in topics if topic in asked or stands_for_several(topic)]

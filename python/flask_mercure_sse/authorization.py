@@ -13,7 +13,7 @@ from .addresses import Addresses, own_path
 from .base import PayloadGetter
 from .errors import ConfigurationError
 from .rules import Action, Rule
-from .topics import Topics, topic_list
+from .topics import Topics, stands_for_several, topic_list
 
 #: Where the session keeps the topics of a cookie that may be renewed.
 _RENEWABLE = "mercure_renewable"
@@ -166,7 +166,7 @@ class Authorization(Addresses):
         return True
 
     def _is_still_granted(self, topic: str) -> bool:
-        if self._rules and (topic == "*" or "{" in topic):
+        if self._rules and stands_for_several(topic):
             return False
         return not self._rules.deciding(topic, "subscribe") or bool(self.authorized(topic))
 

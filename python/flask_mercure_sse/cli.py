@@ -25,8 +25,12 @@ _T = TypeVar("_T")
 mercure_cli = AppGroup("mercure", help="Mercure hub commands.")
 
 
+def _extension() -> MercureSSEState:
+    return cast("MercureSSEState", current_app.extensions["mercure_sse"])
+
+
 def _state() -> MercureSSEState:
-    state = cast("MercureSSEState", current_app.extensions["mercure_sse"])
+    state = _extension()
     # A shell may lack the service's environment; what it asks must not change how the hub runs.
     state.obey()
     return state
@@ -105,8 +109,7 @@ def hub() -> None:
     Workers find it and start none of their own: for containers, where the hub is a service of its
     own that shares MERCURE_RUNTIME_DIR with the application.
     """
-    state = cast("MercureSSEState", current_app.extensions["mercure_sse"])
-    command = _run(state.companion_command)
+    command = _run(_extension().companion_command)
     os.execv(command[0], command)  # noqa: S606 (our own binary)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from urllib.parse import unquote
 
 from .errors import ConfigurationError
+from .topics import stands_for_several
 
 Action = Literal["subscribe", "publish"]
 Rule = Callable[..., Any]
@@ -62,8 +63,7 @@ class Rules:
             topic
             for topic in topics
             if len(topic) <= _LONGEST
-            and topic != "*"
-            and "{" not in topic
+            and not stands_for_several(topic)
             and self._allows(topic, action, logger)
         ]
 

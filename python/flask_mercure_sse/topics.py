@@ -80,3 +80,8 @@ def payload(data: Any, dumps: Callable[[Any], str] = json.dumps) -> str:
     if isinstance(data, bytes | bytearray):
         return bytes(data).decode()
     return dumps(data)
+
+
+def stands_for_several(topic: str) -> bool:
+    """Whether this is no single topic but ``*`` or a URI template."""
+    return topic == "*" or "{" in topic

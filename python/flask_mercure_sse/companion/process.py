@@ -81,9 +81,11 @@ def start(options: CompanionOptions, *, succeed: bool = False) -> None:
         raise HubUnavailable(f"the companion could not be started: {error}") from error
     finally:
         os.close(log)
-    _await_ready(process, options.directory, patient=succeed)
-    # Whoever started it is its parent: waits for its end, so that it does not stay as a zombie.
-    threading.Thread(target=process.wait, name="mercure-companion", daemon=True).start()
+    try:
+        _await_ready(process, options.directory, patient=succeed)
+    finally:
+        # Whoever started it is its parent: waits for its end, so that it is no zombie after it.
+        threading.Thread(target=process.wait, name="mercure-companion", daemon=True).start()
 
 
 def command_of(options: CompanionOptions) -> list[str]:

@@ -59,9 +59,11 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def process(arguments: list[str], folder: Path, **environment: str) -> Iterator[None]:
-    """Runs a program that does not listen, in a folder, until the block ends."""
-    with (folder / "process.log").open("wb") as output:
+def process(
+    arguments: list[str], folder: Path, log: str = "process.log", **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a program in a folder until the block ends."""
+    with (folder / log).open("wb") as output:
         started = subprocess.Popen(
             arguments,
             cwd=folder,
@@ -72,8 +74,9 @@ def process(arguments: list[str], folder: Path, **environment: str) -> Iterator[
             start_new_session=True,
         )
     try:
-        yield
+        yield started
     finally:
+        # The whole session: a wrapper may have started the program.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(started.pid, signal.SIGTERM)
         started.wait(20)
@@ -82,23 +85,9 @@ def process(arguments: list[str], folder: Path, **environment: str) -> Iterator[
 @contextlib.contextmanager
 def running(arguments: list[str], port: int, log: Path, **environment: str) -> Iterator[int]:
     """Runs a program that listens on a port until the block ends."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            arguments,
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        wait_for_port(port, process)
+    with process(arguments, log.parent, log.name, **environment) as started:
+        wait_for_port(port, started)
         yield port
-    finally:
-        # The whole session: a wrapper may have started the program.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        process.wait(20)
 
 
 @contextlib.contextmanager
