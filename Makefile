@@ -54,6 +54,7 @@ fmt: $(VENV)/.tests ## Format everything
 
 drill: $(HUB) $(VENV)/.tests tools ## Run the long forms of the drills
 	MERCURE_DRILL=long $(BIN)/pytest tests/python/drills --timeout 1800
+	MERCURE_DRILL=long cargo test --locked --release --package mercure-hub --test crash --test cluster -- --nocapture
 
 bench: ## Measure framing, matching and the verification of tokens
 	cargo bench --locked --package mercure-protocol --bench protocol

@@ -11,13 +11,15 @@ use tokio::sync::RwLock;
 use crate::admission::{AttachError, Places};
 use crate::clock::Clock;
 use crate::departure::Departing;
-use crate::event::{Event, Record};
+use crate::event::{Position, Record};
+use crate::follower::Follower;
 use crate::memory::Retention;
 use crate::presence::{Attendance, Presence, Present};
 use crate::shard::{End, Notify, Shard};
 use crate::stats::{Counters, Stats};
 use crate::subscriber::NewSubscriber;
-use crate::transport::{From, Head, ReadLimit, Tail, Transport, TransportError};
+use crate::teller::Teller;
+use crate::transport::{From, Head, Measure, ReadLimit, State, Tail, Transport, TransportError};
 use crate::window::Window;
 
 /// What a hub is told when it starts.
@@ -41,6 +43,8 @@ pub struct Options {
     pub observer: Option<Arc<dyn Tail>>,
     /// Changes of subscriptions that may wait for the transport before newcomers are turned away.
     pub max_untold: usize,
+    /// How long a node's subscriptions outlive it, on a transport that several nodes share.
+    pub lease: Duration,
     /// Newest events kept at hand for the shards, beside what the transport keeps.
     pub window_events: usize,
     /// Their size in bytes.
@@ -61,6 +65,7 @@ impl Options {
             subscriptions: Vec::new(),
             observer: None,
             max_untold: 65_536,
+            lease: Duration::from_secs(15),
             window_events: 65_536,
             window_bytes: 64 * 1024 * 1024,
         }
@@ -142,7 +147,7 @@ impl Hub {
             runtime: tokio::runtime::Handle::current(),
             options,
         });
-        let follower = Arc::new(Follower { shared: Arc::clone(&shared), shards: Mutex::default() });
+        let follower = Arc::new(Follower::new(Arc::clone(&shared)));
         let tail: Arc<dyn Tail> = Arc::<Follower>::clone(&follower);
         let head = shared.transport.start(tail).await.map_err(io::Error::other)?;
         shared.window.begin_after(head);
@@ -155,15 +160,13 @@ impl Hub {
             threads.push(thread.spawn(move || shard.run())?);
             shards.push(notify);
         }
-        follower.shards.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&shards);
-        // What arrived before the shards could be woken.
-        shards.iter().for_each(Notify::wake);
+        follower.wakes(shards.clone());
         let told = &shared.options.subscriptions;
         let presence =
             (!told.is_empty()).then(|| Presence::new(told.clone(), shared.options.max_untold));
         let teller = presence.clone().map(|presence| {
-            let shared = Arc::clone(&shared);
-            tokio::spawn(presence.tell(shared))
+            let teller = Teller::new(presence, Arc::clone(&shared));
+            tokio::spawn(teller.run())
         });
         Ok(Arc::new(Self {
             presence,
@@ -254,11 +257,46 @@ impl Hub {
         present.map(Some).ok_or(AttachError::Busy)
     }
 
-    /// Everybody who is subscribed, and a number that differs whenever they do; `None` if the hub
-    /// does not tell.
+    /// Whether the hub tells who is subscribed.
     #[must_use]
-    pub fn attendances(&self) -> Option<(u64, Vec<Arc<Attendance>>)> {
-        self.presence.as_ref().map(|presence| presence.snapshot())
+    pub fn tells(&self) -> bool {
+        self.presence.is_some()
+    }
+
+    /// Everybody who is subscribed, at any node, and a number that differs whenever they do; `None`
+    /// if the hub does not tell.
+    ///
+    /// # Errors
+    /// If the transport cannot be asked for those of other nodes.
+    pub async fn attendances(&self) -> Result<Option<(u64, Vec<Arc<Attendance>>)>, TransportError> {
+        let Some(presence) = &self.presence else { return Ok(None) };
+        let elsewhere = match self.shared.transport.roster() {
+            Some(roster) => roster.others().await?,
+            None => (0, Vec::new()),
+        };
+        let (version, mut all) = presence.snapshot();
+        all.extend(elsewhere.1.into_iter().map(Attendance::elsewhere));
+        Ok(Some((version.wrapping_add(elsewhere.0), all)))
+    }
+
+    /// What the log holds.
+    ///
+    /// # Errors
+    /// If the transport cannot be asked.
+    pub async fn measure(&self) -> Result<Measure, TransportError> {
+        self.shared.transport.measure().await
+    }
+
+    /// Whether the transport's engine answers, as far as is known without asking it.
+    #[must_use]
+    pub fn transport_state(&self) -> State {
+        self.shared.transport.state()
+    }
+
+    /// Place of the newest event that this node knows of.
+    #[must_use]
+    pub fn tail(&self) -> Position {
+        self.shared.window.head()
     }
 
     /// Hands a subscriber to a shard. Its preamble is written, and it is live or catching up,
@@ -348,22 +386,5 @@ impl Shared {
     /// a node do not ask in step.
     pub(crate) fn retry_delay(&self) -> Duration {
         Duration::from_millis(fastrand::u64(250..750))
-    }
-}
-
-/// Puts what the transport tells into the window and wakes the shards.
-#[derive(Debug)]
-struct Follower {
-    shared: Arc<Shared>,
-    shards: Mutex<Vec<Notify>>,
-}
-
-impl Tail for Follower {
-    fn on_event(&self, event: Arc<Event>) {
-        if let Some(observer) = &self.shared.options.observer {
-            observer.on_event(Arc::clone(&event));
-        }
-        self.shared.window.push(event);
-        self.shards.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(Notify::wake);
     }
 }

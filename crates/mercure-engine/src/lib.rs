@@ -13,15 +13,18 @@ mod admission;
 mod clock;
 mod departure;
 mod event;
+mod follower;
 mod hub;
 mod index;
 mod memory;
 mod outlet;
 mod poll;
 mod presence;
+mod roster;
 mod shard;
 mod stats;
 mod subscriber;
+mod teller;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod transport;
@@ -36,6 +39,9 @@ pub use memory::{History, MemoryTransport, Retention};
 pub use outlet::{BodyReader, Outlet, body};
 pub use poll::Interest;
 pub use presence::{Attendance, Attended, Present};
+pub use roster::{Change, Claimed, Roster, RosterEntry, Standing};
 pub use stats::Stats;
 pub use subscriber::{CloseReason, NewSubscriber};
-pub use transport::{Batch, From, Future, Head, ReadLimit, Tail, Transport, TransportError};
+pub use transport::{
+    Batch, From, Future, Head, Measure, ReadLimit, State, Tail, Transport, TransportError,
+};

@@ -6,7 +6,10 @@ use mercure_protocol::EventId;
 
 use crate::clock::Clock;
 use crate::event::{Event, Position, Record};
-use crate::transport::{Batch, From, Future, Head, ReadLimit, Tail, Transport, TransportError};
+use crate::roster::Roster;
+use crate::transport::{
+    Batch, From, Future, Head, Measure, ReadLimit, State, Tail, Transport, TransportError,
+};
 
 /// How much history is kept; whichever bound is reached first drops the oldest events.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,6 +151,26 @@ impl Transport for MemoryTransport {
     fn head(&self) -> Future<'_, Result<Head, TransportError>> {
         let head = self.log().head.clone();
         Box::pin(std::future::ready(Ok(head)))
+    }
+
+    fn measure(&self) -> Future<'_, Result<Measure, TransportError>> {
+        let log = self.log();
+        let measure = Measure { events: log.events.len() as u64, bytes: log.bytes as u64 };
+        drop(log);
+        Box::pin(std::future::ready(Ok(measure)))
+    }
+
+    fn trim<'a>(&'a self, retention: &'a Retention) -> Future<'a, Result<Measure, TransportError>> {
+        self.log().apply(retention, self.clock.now());
+        self.measure()
+    }
+
+    fn state(&self) -> State {
+        State::Available
+    }
+
+    fn roster(&self) -> Option<&dyn Roster> {
+        None
     }
 }
 

@@ -2,21 +2,21 @@
 //!
 //! A subscriber is present from the moment its shard serves it until it is dropped: whatever ends
 //! a stream ends the subscription, so no road out can forget to tell. Shards only leave a note;
-//! a task of its own turns notes into events of the log, in order, and tries again for as long as
-//! the transport is away. The notes are bounded because newcomers are turned away first.
+//! a task of its own (`teller`) turns notes into events of the log, in order, and tries again for as
+//! long as the transport is away. The notes are bounded because newcomers are turned away first.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mercure_protocol::{
-    EventId, Generation, Grants, HubUrl, Matcher, SubscriberId, Subscription, Update,
+    EventId, Generation, Grants, HubUrl, Matcher, MatcherName, SubscriberId, Subscription,
 };
 use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::event::Record;
-use crate::hub::Shared;
+use crate::roster::RosterEntry;
 
 /// The active subscriptions of a node.
 #[derive(Debug)]
@@ -33,10 +33,7 @@ pub(crate) struct Presence {
 
 /// A subscriber and everything it listens to.
 #[derive(Debug)]
-pub struct Attendance {
-    subscriber: SubscriberId,
-    subscriptions: Box<[(Matcher, Option<Arc<Value>>)]>,
-}
+pub struct Attendance(RosterEntry);
 
 /// A presence on its way from one hub to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,10 +44,11 @@ pub struct Attended {
     pub payloads: Vec<Option<Value>>,
 }
 
-#[derive(Debug)]
-struct Note {
-    attendance: Arc<Attendance>,
-    active: bool,
+/// What a shard leaves for the teller.
+#[derive(Debug, Clone)]
+pub(crate) struct Note {
+    pub(crate) attendance: Arc<Attendance>,
+    pub(crate) active: bool,
 }
 
 /// A subscriber's presence, which ends when this is dropped.
@@ -62,6 +60,33 @@ pub struct Present {
 }
 
 impl Attendance {
+    fn new(
+        subscriber: SubscriberId,
+        matchers: &[Matcher],
+        payloads: impl IntoIterator<Item = Option<Arc<Value>>>,
+    ) -> Arc<Self> {
+        Arc::new(Self(RosterEntry {
+            subscriber,
+            seed: *uuid::Uuid::new_v4().as_bytes(),
+            subscriptions: matchers.iter().map(Matcher::name).zip(payloads).collect(),
+        }))
+    }
+
+    /// The same subscriber, whose end is told by other events.
+    fn anew(&self) -> Arc<Self> {
+        Arc::new(Self(RosterEntry { seed: *uuid::Uuid::new_v4().as_bytes(), ..self.0.clone() }))
+    }
+
+    /// A subscriber of another node.
+    pub(crate) fn elsewhere(entry: RosterEntry) -> Arc<Self> {
+        Arc::new(Self(entry))
+    }
+
+    /// As a roster keeps it.
+    pub(crate) fn entry(&self) -> &RosterEntry {
+        &self.0
+    }
+
     /// Its subscriptions, as a generation tells them: each once, also if the subscriber has asked
     /// for it in several ways that mean the same.
     pub fn subscriptions(&self, generation: Generation) -> impl Iterator<Item = Subscription<'_>> {
@@ -70,20 +95,44 @@ impl Attendance {
 
     fn told(&self, generation: Generation, active: bool) -> impl Iterator<Item = Subscription<'_>> {
         let mut seen = HashSet::new();
-        let name = move |matcher: &Matcher| match generation {
+        let name = move |matcher: &MatcherName| match generation {
             Generation::V1 => matcher.v1_name(),
             Generation::V0 => matcher.is_selector().then_some(""),
         };
-        let all = self.subscriptions.iter();
+        let all = self.0.subscriptions.iter();
         let once = all.filter(move |(matcher, _)| {
             name(matcher).is_some_and(|name| seen.insert((name, matcher.as_str())))
         });
         once.map(move |(matcher, payload)| Subscription {
             matcher,
-            subscriber: self.subscriber,
+            subscriber: self.0.subscriber,
             payload: payload.as_deref(),
             active,
         })
+    }
+
+    /// The events that tell of its beginning or of its end.
+    pub(crate) fn records(
+        &self,
+        active: bool,
+        generations: &[Generation],
+        hub: &HubUrl,
+    ) -> Vec<Record> {
+        let of = |generation: &Generation| {
+            let generation = *generation;
+            self.told(generation, active).filter_map(move |one| one.update(generation, hub))
+        };
+        let updates = generations.iter().flat_map(of);
+        let id = |place: usize| match active {
+            true => *uuid::Uuid::new_v4().as_bytes(),
+            false => u128::from_be_bytes(self.0.seed).wrapping_add(place as u128).to_be_bytes(),
+        };
+        updates
+            .enumerate()
+            .map(|(place, update)| {
+                Record::of_subscription(&update, EventId::from_random(id(place)))
+            })
+            .collect()
     }
 }
 
@@ -120,8 +169,7 @@ impl Presence {
     pub(crate) fn resume(self: &Arc<Self>, matchers: &[Matcher], attended: Attended) -> Present {
         let subscriber = attended.subscriber;
         let payloads = attended.payloads.into_iter().map(|payload| payload.map(Arc::new));
-        let subscriptions = matchers.iter().cloned().zip(payloads).collect();
-        let attendance = Arc::new(Attendance { subscriber, subscriptions });
+        let attendance = Attendance::new(subscriber, matchers, payloads);
         lock(&self.attendances).insert(subscriber, attendance);
         self.version.fetch_add(1, Ordering::Relaxed);
         Present {
@@ -142,53 +190,49 @@ impl Presence {
         self.written.notify_one();
     }
 
-    /// Lets [`Presence::tell`] end once nothing is left to tell.
+    /// Lets the teller end once nothing is left to tell.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.written.notify_one();
     }
 
-    /// Turns notes into events until closed.
-    pub(crate) async fn tell(self: Arc<Self>, shared: Arc<Shared>) {
-        loop {
-            // Closed before the look, so that what was noted before the close is still seen.
-            let closed = self.closed.load(Ordering::Acquire);
-            let notes = std::mem::take(&mut *lock(&self.notes));
-            if notes.is_empty() {
-                if closed {
-                    return;
-                }
-                self.written.notified().await;
-                continue;
-            }
-            for note in notes {
-                for update in self.updates(&note, &shared.options.hub_url) {
-                    self.append(&shared, &update).await;
-                }
-            }
-        }
+    /// Whether nothing comes after what is noted already. To be asked before the look at the notes.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
-    fn updates(&self, note: &Note, hub: &HubUrl) -> Vec<Update> {
-        let of = |generation: &Generation| {
-            let told = note.attendance.told(*generation, note.active);
-            told.filter_map(|subscription| subscription.update(*generation, hub))
-                .collect::<Vec<_>>()
-        };
-        self.generations.iter().flat_map(of).collect()
+    /// Completes when a note was left, or the presence was closed, since the last look.
+    pub(crate) async fn written(&self) {
+        self.written.notified().await;
     }
 
-    async fn append(&self, shared: &Shared, update: &Update) {
-        let id = EventId::from_random(*uuid::Uuid::new_v4().as_bytes());
-        let record = Record::of_subscription(update, id);
-        while let Err(error) = shared.transport.append(record.clone()).await {
-            tracing::warn!(%error, "a change of subscriptions could not be told yet");
-            if self.closed.load(Ordering::Acquire) {
-                return;
-            }
-            tokio::time::sleep(shared.retry_delay()).await;
+    /// The next notes, in order and of one subscriber at most one: their events may be told all at
+    /// once.
+    pub(crate) fn take_notes(&self, most: usize) -> Vec<Note> {
+        let mut notes = lock(&self.notes);
+        let mut seen = HashSet::new();
+        let distinct = notes.iter().take(most);
+        let count = distinct.take_while(|note| seen.insert(note.attendance.0.subscriber)).count();
+        notes.drain(..count).collect()
+    }
+
+    /// Generations in which subscriptions are told.
+    pub(crate) fn generations(&self) -> &[Generation] {
+        &self.generations
+    }
+
+    /// Whoever is here is to be told anew: everybody, with the beginnings that wait to be told left
+    /// out, since they are among them.
+    pub(crate) fn announce_all(&self) {
+        let mut attendances = lock(&self.attendances);
+        let mut notes = lock(&self.notes);
+        notes.retain(|note| !note.active);
+        for attendance in attendances.values_mut() {
+            *attendance = attendance.anew();
+            notes.push_back(Note { attendance: Arc::clone(attendance), active: true });
         }
-        shared.counters.published.fetch_add(1, Ordering::Relaxed);
+        drop(attendances);
+        self.written.notify_one();
     }
 }
 
@@ -197,10 +241,10 @@ impl Present {
     pub(crate) fn leave(mut self) -> Option<Attended> {
         let subscriber = self.announced.take()?;
         let attendance = lock(&self.presence.attendances).remove(&subscriber)?;
-        let payload = |(_, payload): &(Matcher, Option<Arc<Value>>)| payload.as_deref().cloned();
+        let payloads = attendance.0.subscriptions.iter();
         Some(Attended {
             subscriber,
-            payloads: attendance.subscriptions.iter().map(payload).collect(),
+            payloads: payloads.map(|(_, payload)| payload.as_deref().cloned()).collect(),
         })
     }
 
@@ -210,11 +254,8 @@ impl Present {
             return;
         }
         let subscriber = SubscriberId::from_random(*uuid::Uuid::new_v4().as_bytes());
-        let payloads = std::mem::take(&mut self.payloads).into_iter();
-        let attendance = Arc::new(Attendance {
-            subscriber,
-            subscriptions: matchers.iter().cloned().zip(payloads).collect(),
-        });
+        let payloads = std::mem::take(&mut self.payloads);
+        let attendance = Attendance::new(subscriber, matchers, payloads);
         let mut attendances = lock(&self.presence.attendances);
         attendances.insert(subscriber, Arc::clone(&attendance));
         self.presence.version.fetch_add(1, Ordering::Relaxed);

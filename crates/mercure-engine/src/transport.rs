@@ -5,6 +5,8 @@ use std::sync::Arc;
 use mercure_protocol::EventId;
 
 use crate::event::{Event, Position, Record};
+use crate::memory::Retention;
+use crate::roster::Roster;
 
 /// A boxed future, so that transports can be chosen at run time.
 pub type Future<'a, T> = Pin<Box<dyn std::future::Future<Output = T> + Send + 'a>>;
@@ -22,6 +24,11 @@ pub type Future<'a, T> = Pin<Box<dyn std::future::Future<Output = T> + Send + 'a
 /// - **Locate** takes time independent of where the event stands; of several events with one id
 ///   it finds the earliest that is retained.
 /// - **Head** is cheap: it is asked at each page load.
+/// - **A gap is told**: if the engine lost what it had accepted, or dropped it before the tail was
+///   told, the tail hears of a gap, positions go on above all that were told before, and every
+///   older cursor is [`Batch::Gone`].
+/// - **Retention** keeps at least what it names, and little more: an implementation may drop the
+///   oldest events in batches, as long as they are a small part of what is retained.
 pub trait Transport: Debug + Send + Sync {
     /// Begins to tell the tail what happens from now on; called once. Returns the position of the
     /// newest event: the tail is told everything after it.
@@ -38,12 +45,29 @@ pub trait Transport: Debug + Send + Sync {
 
     /// The newest event.
     fn head(&self) -> Future<'_, Result<Head, TransportError>>;
+
+    /// What the log holds.
+    fn measure(&self) -> Future<'_, Result<Measure, TransportError>>;
+
+    /// Drops what is past a retention, beside the transport's own. Returns what is left.
+    fn trim<'a>(&'a self, retention: &'a Retention) -> Future<'a, Result<Measure, TransportError>>;
+
+    /// Whether the engine answers, as far as is known without asking it.
+    fn state(&self) -> State;
+
+    /// Where subscriptions of all nodes are known; `None` if this process is the only node and its
+    /// log does not outlive it.
+    fn roster(&self) -> Option<&dyn Roster>;
 }
 
 /// The receiver of a transport's tail.
 pub trait Tail: Debug + Send + Sync {
     /// The log accepted an event. Called in the log's order; returns at once.
     fn on_event(&self, event: Arc<Event>);
+
+    /// Events up to and including this position will never be told: the next one that is told
+    /// comes after it. Called in the log's order; returns at once.
+    fn on_gap(&self, through: Position);
 }
 
 /// Where a read begins.
@@ -82,6 +106,30 @@ pub struct Head {
     pub id: Option<EventId>,
 }
 
+/// How much a log holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Measure {
+    /// Number of events.
+    pub events: u64,
+    /// Their size in bytes, about.
+    pub bytes: u64,
+}
+
+/// Whether a transport's engine answers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum State {
+    /// It answered the last time.
+    #[default]
+    Available,
+    /// It did not, and is asked again and again.
+    Away {
+        /// Since when, on the [`Clock`](crate::Clock).
+        since: std::time::Duration,
+        /// What it said, or that it said nothing.
+        reason: String,
+    },
+}
+
 /// Why a transport could not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -90,4 +138,8 @@ pub enum TransportError {
     /// append, the event may or may not have been accepted.
     #[error("the transport is unavailable: {0}")]
     Unavailable(String),
+    /// The engine answers, and trying again will not help: the log is of a newer version, the
+    /// credentials are wrong, somebody else holds the file.
+    #[error("the transport cannot be used: {0}")]
+    Refused(String),
 }

@@ -59,6 +59,14 @@ impl Window {
         }
     }
 
+    /// Forgets everything: the next event comes after this position, and what is between is gone.
+    pub(crate) fn restart_after(&self, position: Position) {
+        let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
+        recent.events.clear();
+        recent.bytes = 0;
+        recent.floor = position;
+    }
+
     /// Position of the newest event.
     pub(crate) fn head(&self) -> Position {
         let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);

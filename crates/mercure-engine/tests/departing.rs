@@ -99,18 +99,18 @@ async fn who_moves_with_a_stream_is_told_of_neither_as_gone_nor_as_new() {
     let _stream = Stream::attach(&current.hub, &["t"], |new| {
         new.present = current.hub.enter(&new.matchers, None).expect("room");
     });
-    let named = |hub: &Hub| {
-        let (_, attendances) = hub.attendances().expect("told");
+    let named = async |hub: &Hub| {
+        let (_, attendances) = hub.attendances().await.expect("memory").expect("told");
         let ids = attendances.iter().flat_map(|a| a.subscriptions(Generation::V1));
         ids.map(|subscription| subscription.subscriber.to_string()).collect::<Vec<_>>()
     };
-    let before = named(&current.hub);
+    let before = named(&current.hub).await;
     assert_eq!(before.len(), 1);
     let current = current.replace(telling()).await;
-    while named(&current.hub).is_empty() {
+    while named(&current.hub).await.is_empty() {
         tokio::task::yield_now().await;
     }
-    assert_eq!(named(&current.hub), before);
+    assert_eq!(named(&current.hub).await, before);
     assert_eq!(current.log.end().records.len(), 1, "it was told once, when it came");
 }
 

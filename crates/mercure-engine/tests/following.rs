@@ -5,19 +5,35 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use mercure_engine::testing::{Faulty, conformance};
-use mercure_engine::{Clock, From, Hub, Options, Resume, Retention};
+use mercure_engine::testing::{Faulty, Subject, conformance};
+use mercure_engine::{Clock, From, Hub, Options, Resume, Retention, Transport};
 use mercure_protocol::{LastEventId, Publication};
 use support::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_memory_transport_conforms() {
-    let retention = Retention { events: 20, ..Retention::default() };
-    let bare = memory(retention.clone(), &Clock::system());
-    conformance(bare).await.expect("bare");
-    let (faulty, faults) = Faulty::new(memory(retention, &Clock::system()));
-    faults.delay.store(3, Ordering::SeqCst);
-    conformance(Arc::new(faulty)).await.expect("through delays");
+    conformance(&InMemory { is_slow: false }).await.expect("bare");
+    conformance(&InMemory { is_slow: true }).await.expect("through delays");
+}
+
+struct InMemory {
+    is_slow: bool,
+}
+
+impl Subject for InMemory {
+    fn fresh(&self) -> String {
+        String::new()
+    }
+
+    fn node(&self, _: &str, retention: Retention) -> Arc<dyn Transport> {
+        let (faulty, faults) = Faulty::new(memory(retention, &Clock::system()));
+        faults.delay.store(if self.is_slow { 3 } else { 0 }, Ordering::SeqCst);
+        Arc::new(faulty)
+    }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -44,14 +44,14 @@ async fn a_subscription_is_told_when_it_begins_and_when_it_ends() {
         assert!(told.contains(&format!("\"match\":\"{topic}\"")), "{told}");
         assert!(told.contains("\"active\":true"), "{told}");
     }
-    let (before, attendances) = hub.attendances().expect("told");
+    let (before, attendances) = hub.attendances().await.expect("memory").expect("told");
     assert_eq!(attendances.iter().flat_map(|one| one.subscriptions(Generation::V1)).count(), 2);
     drop(stream);
     for _ in 0..2 {
         let told = watcher.data().expect("an event");
         assert!(told.contains("\"active\":false"), "{told}");
     }
-    let (after, attendances) = hub.attendances().expect("told");
+    let (after, attendances) = hub.attendances().await.expect("memory").expect("told");
     assert!(attendances.is_empty() && after != before);
 }
 

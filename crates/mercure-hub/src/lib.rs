@@ -10,6 +10,7 @@ pub mod bus;
 pub mod config;
 mod http;
 pub mod logging;
+mod ops;
 mod server;
 
 pub use server::{Listeners, serve};

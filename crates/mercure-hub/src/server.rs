@@ -11,13 +11,17 @@ use tokio::task::JoinSet;
 use crate::api::Service;
 use crate::config::{Config, Listen};
 use crate::http::{self, Bound, Connection, Site};
+use crate::ops::Ops;
 
 /// How long requests under way may take once the hub is stopping.
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// Bound listeners: from here on, clients can connect.
 #[derive(Debug)]
-pub struct Listeners(Vec<Bound>);
+pub struct Listeners {
+    public: Vec<Bound>,
+    ops: Option<Bound>,
+}
 
 impl Listeners {
     /// Binds everything that the configuration names.
@@ -25,16 +29,24 @@ impl Listeners {
     /// # Errors
     /// If one address cannot be bound, naming it and what can be done.
     pub async fn bind(config: &Config) -> anyhow::Result<Self> {
-        let mut bound = Vec::new();
+        let mut public = Vec::new();
         for listen in &config.listen {
-            let result = match listen {
-                Listen::Tcp(address) => TcpListener::bind(address).await.map(Bound::Tcp),
-                Listen::Unix(path) => Bound::unix(path, 0o660),
-            };
-            bound.push(result.map_err(|error| explain(listen, &error))?);
+            public.push(bind(listen, "--listen").await?);
             warn_of_plain_http(listen);
         }
-        Ok(Self(bound))
+        let ops = match &config.ops_listen {
+            None => None,
+            Some(listen) => match bind(listen, "--ops-listen").await {
+                Ok(bound) => Some(bound),
+                Err(error) if config.ops_is_chosen => return Err(error),
+                // Another hub on this machine has it, most likely.
+                Err(error) => {
+                    tracing::warn!("/live, /ready and /metrics are not served: {error}");
+                    None
+                }
+            },
+        };
+        Ok(Self { public, ops })
     }
 
     /// The addresses, as a client would write them; of a Unix socket, its path.
@@ -46,8 +58,16 @@ impl Listeners {
             }
             Bound::Unix(_, file) => format!("unix:{}", file.path().display()),
         };
-        self.0.iter().map(name).collect()
+        self.public.iter().map(name).collect()
     }
+}
+
+async fn bind(listen: &Listen, flag: &str) -> anyhow::Result<Bound> {
+    let result = match listen {
+        Listen::Tcp(address) => TcpListener::bind(address).await.map(Bound::Tcp),
+        Listen::Unix(path) => Bound::unix(path, 0o660),
+    };
+    result.map_err(|error| explain(listen, &error, flag))
 }
 
 /// Tokens must travel encrypted (section "Presenting the Access Token").
@@ -66,17 +86,21 @@ fn warn_of_plain_http(listen: &Listen) {
     }
 }
 
-fn explain(listen: &Listen, error: &io::Error) -> anyhow::Error {
+fn explain(listen: &Listen, error: &io::Error, flag: &str) -> anyhow::Error {
     let advice = match error.kind() {
         io::ErrorKind::AddrInUse => {
-            "another program listens there; stop it or choose another address with --listen"
+            format!("another program listens there; stop it or choose another address with {flag}")
         }
         io::ErrorKind::PermissionDenied => {
-            "this user may not listen there; choose another --listen"
+            format!("this user may not listen there; choose another {flag}")
         }
-        io::ErrorKind::AddrNotAvailable => "this machine has no such address; check --listen",
-        io::ErrorKind::NotFound => "its directory does not exist; create it or choose another path",
-        _ => "check --listen",
+        io::ErrorKind::AddrNotAvailable => {
+            format!("this machine has no such address; check {flag}")
+        }
+        io::ErrorKind::NotFound => {
+            "its directory does not exist; create it or choose another path".to_owned()
+        }
+        _ => format!("check {flag}"),
     };
     anyhow::anyhow!("cannot listen on {listen}: {error}: {advice}")
 }
@@ -102,7 +126,16 @@ pub async fn serve(
     let _fresh_keys = site.policy.trust.keep_fresh(service.hub.clock());
     let (stop, stopping) = watch::channel(false);
     let mut accepting = JoinSet::new();
-    for bound in listeners.0 {
+    let ops = listeners.ops.map(|bound| {
+        let router = http::ops(Arc::new(Ops::new(Arc::clone(&service.hub))));
+        let stopping = stopping.clone();
+        accept_all(bound, Watch::No, stopping.clone(), move |connection| {
+            connection.serve_library(router.clone(), stopping.clone())
+        })
+    });
+    // Answers until everything else has ended.
+    let _ops = ops.map(|ops| AbortOnDrop(tokio::spawn(ops)));
+    for bound in listeners.public {
         let (site, router, stopping) = (Arc::clone(&site), router.clone(), stopping.clone());
         accepting.spawn(accept_all(bound, Watch::No, stopping.clone(), move |connection| {
             let (site, router, stopping) = (Arc::clone(&site), router.clone(), stopping.clone());
@@ -114,6 +147,15 @@ pub async fn serve(
     stop.send_replace(true);
     let connections = stop_accepting(accepting).await;
     finish(&service.hub, connections).await
+}
+
+/// A task that ends with its owner.
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// How often a listener makes sure that clients can still find it.
@@ -218,6 +260,7 @@ async fn service(config: &Config) -> anyhow::Result<Service> {
         max_subscribers: config.max_connections,
         max_per_client: config.max_connections_per_subject,
         subscriptions: config.told_generations(),
+        lease: config.lease,
         ..Options::new(config.hub_url.clone()).within(&config.retention)
     };
     Ok(Service {

@@ -39,12 +39,14 @@ fn fails(arguments: &[&str], status: i32, words: &[&str]) {
 
 #[test]
 fn a_wrong_flag_is_named_with_what_is_expected() {
-    let cases: [(&str, &str, &str); 7] = [
+    let cases: [(&str, &str, &str); 9] = [
         ("--listen", "nonsense", "needs host:port"),
         ("--heartbeat", "soon", "must be a duration, as in 250ms"),
         ("--max-request-body", "0B", "must be a size above 0"),
         ("--protocol", "2.0", "must be one of both, 1.0, 0.x"),
-        ("--transport", "redis://u:pw@h", "unknown transport \"redis\""),
+        ("--transport", "kafka://u:pw@h", "unknown transport \"kafka\""),
+        ("--transport", "redis://u:pw@h?x=1", "has a parameter that is not known: x"),
+        ("--lease", "1ms", "must be 1s or longer"),
         ("--cors-origins", "example.com", "needs an origin"),
         ("--public-url", "https://example.com/path", "needs an origin"),
     ];

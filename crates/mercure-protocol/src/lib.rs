@@ -26,7 +26,7 @@ pub use error::Error;
 pub use event::{EventId, EventType, LastEventId};
 pub use grants::{ClientId, Grants, Principal};
 pub use limits::Limits;
-pub use matcher::{Matcher, MatcherType, Route, TopicView};
+pub use matcher::{Matcher, MatcherName, MatcherType, Route, TopicView};
 pub use sse::{HEARTBEAT, frame, frame_cursor, frame_retry};
 pub use subscribe::{Generation, Protocol, SubscribeQuery};
 pub use subscription::{AskedMatcher, SubscriberId, Subscription, SubscriptionsPath, collection};

@@ -1,35 +1,44 @@
 //! From a URL to the keeper of the log.
 //!
+//! What all engines have in common is in `keeper`; each engine is a `Store` below it.
 //! A driver's types never leave this crate: what comes out is a [`Transport`].
+
+mod address;
+mod keeper;
+mod nats;
+mod postgres;
+mod redis;
+mod sqlite;
+mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod tls;
 
 use std::sync::Arc;
 
 use mercure_engine::{Clock, MemoryTransport, Retention, Transport};
 
-/// Why no transport could be made of a URL.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// The URL names an engine that this build does not know.
-    #[error("unknown transport \"{scheme}\"; this build knows: memory://")]
-    Unknown {
-        /// What stands before `://`. The rest may hold a password and is not repeated.
-        scheme: String,
-    },
+pub use self::address::ConnectError;
+use self::address::{Address, Engine};
+use self::keeper::Keeper;
+use self::nats::Nats;
+use self::postgres::Postgres;
+use self::redis::Redis;
+use self::sqlite::Sqlite;
+use self::store::Store;
+
+/// What a transport is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To serve: the engine is set to this node's retention, which is applied.
+    Serve,
+    /// To append what another log held.
+    Import,
+    /// To look, also while hubs are at work; nothing is set or dropped that nobody asks for.
+    Inspect,
 }
 
-/// Checks a transport's URL without connecting.
-///
-/// # Errors
-/// If no transport can be made of it.
-pub fn check(url: &str) -> Result<(), ConnectError> {
-    match url.split_once("://").map_or(url, |(scheme, _)| scheme) {
-        "memory" => Ok(()),
-        other => Err(ConnectError::Unknown { scheme: other.to_owned() }),
-    }
-}
-
-/// Makes the transport that a URL names.
+/// Makes the transport that a URL names. It connects when it is started.
 ///
 /// # Errors
 /// If no transport can be made of it.
@@ -38,18 +47,70 @@ pub fn connect(
     retention: Retention,
     clock: Clock,
 ) -> Result<Arc<dyn Transport>, ConnectError> {
-    check(url)?;
-    Ok(Arc::new(MemoryTransport::new(retention, clock)))
+    connect_with(Bare, Purpose::Serve, url, Some(retention), clock)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The same for a tool, which has no retention of its own.
+///
+/// # Errors
+/// If no transport can be made of it.
+pub fn connect_for(
+    purpose: Purpose,
+    url: &str,
+    clock: Clock,
+) -> Result<Arc<dyn Transport>, ConnectError> {
+    connect_with(Bare, purpose, url, None, clock)
+}
 
-    #[test]
-    fn an_unknown_engine_is_named_and_its_password_is_not() {
-        let error = check("redis://user:secret@host").expect_err("unknown");
-        assert_eq!(error.to_string(), "unknown transport \"redis\"; this build knows: memory://");
-        assert!(check("memory://").is_ok());
+/// What stands between the keeper and an engine's store.
+trait Wrap {
+    type Wrapped<S: Store>: Store;
+
+    fn wrap<S: Store>(self, store: S) -> Self::Wrapped<S>;
+}
+
+/// Nothing.
+struct Bare;
+
+impl Wrap for Bare {
+    type Wrapped<S: Store> = S;
+
+    fn wrap<S: Store>(self, store: S) -> S {
+        store
     }
+}
+
+fn connect_with(
+    wrap: impl Wrap,
+    purpose: Purpose,
+    url: &str,
+    retention: Option<Retention>,
+    clock: Clock,
+) -> Result<Arc<dyn Transport>, ConnectError> {
+    let address = Address::parse(url)?;
+    Ok(match address.engine {
+        Engine::Memory => Arc::new(MemoryTransport::new(retention.unwrap_or_default(), clock)),
+        Engine::Sqlite => {
+            let store = Sqlite::new(address.rest.into(), purpose, clock.clone());
+            Arc::new(Keeper::new(wrap.wrap(store), retention, clock))
+        }
+        Engine::Redis | Engine::Sentinel => {
+            Arc::new(Keeper::new(wrap.wrap(Redis::new(&address)?), retention, clock))
+        }
+        Engine::Postgres => {
+            Arc::new(Keeper::new(wrap.wrap(Postgres::new(&address)?), retention, clock))
+        }
+        Engine::Nats => {
+            let store = Nats::new(&address, purpose, retention.as_ref())?;
+            Arc::new(Keeper::new(wrap.wrap(store), retention, clock))
+        }
+    })
+}
+
+/// Checks a transport's URL without connecting.
+///
+/// # Errors
+/// If no transport can be made of it.
+pub fn check(url: &str) -> Result<(), ConnectError> {
+    connect(url, Retention::default(), Clock::system()).map(drop)
 }

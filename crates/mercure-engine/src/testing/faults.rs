@@ -2,7 +2,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::event::{Position, Record};
-use crate::transport::{Batch, From, Future, Head, ReadLimit, Tail, Transport, TransportError};
+use crate::memory::Retention;
+use crate::roster::Roster;
+use crate::transport::{
+    Batch, From, Future, Head, Measure, ReadLimit, State, Tail, Transport, TransportError,
+};
 
 /// What goes wrong, switched while the transport is in use.
 #[derive(Debug, Default)]
@@ -85,5 +89,21 @@ impl Transport for Faulty {
 
     fn head(&self) -> Future<'_, Result<Head, TransportError>> {
         self.inner.head()
+    }
+
+    fn measure(&self) -> Future<'_, Result<Measure, TransportError>> {
+        self.inner.measure()
+    }
+
+    fn trim<'a>(&'a self, retention: &'a Retention) -> Future<'a, Result<Measure, TransportError>> {
+        self.inner.trim(retention)
+    }
+
+    fn state(&self) -> State {
+        self.inner.state()
+    }
+
+    fn roster(&self) -> Option<&dyn Roster> {
+        self.inner.roster()
     }
 }

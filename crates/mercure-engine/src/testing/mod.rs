@@ -2,7 +2,10 @@
 //! faults into one.
 
 mod faults;
+mod nodes;
+mod retention;
+mod roster;
 mod suite;
 
 pub use faults::{Faults, Faulty};
-pub use suite::conformance;
+pub use suite::{Subject, conformance};

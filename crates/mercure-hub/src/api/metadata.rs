@@ -10,7 +10,7 @@ pub fn metadata(service: &Service, policy: &Policy, request: &Request) -> Answer
         resource: &policy.resource_identifier,
         authorization_servers: policy.trust.authorization_servers().collect(),
         cookie: policy.cookie_names.first().map(String::as_str),
-        subscriptions: service.hub.attendances().is_some(),
+        subscriptions: service.hub.tells(),
     };
     let mut answer = Answer::json("application/json", &metadata.document());
     answer.headers.push(("Cache-Control", "public, max-age=300".to_owned()));

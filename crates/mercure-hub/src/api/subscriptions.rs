@@ -48,7 +48,8 @@ async fn answer(
     // The cursor first: what changes after it is told by events after it.
     let head = hub.head().await.map_err(|error| Answer::transport_failed(&error))?;
     let cursor = head.id.as_ref().map_or(LastEventId::EARLIEST, |id| id.as_str());
-    let (version, attendances) = hub.attendances().ok_or_else(not_found)?;
+    let attendances = hub.attendances().await.map_err(|error| Answer::transport_failed(&error))?;
+    let (version, attendances) = attendances.ok_or_else(not_found)?;
     let (generation, asked) = forms(request, spoken)
         .into_iter()
         .find_map(|form| Some((form, SubscriptionsPath::parse(path, form, hub.url())?)))

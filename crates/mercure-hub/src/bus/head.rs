@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mercure_engine::{Event, Tail};
+use mercure_engine::{Event, Position, Tail};
 use mercure_protocol::EventId;
 
 /// The file, open for as long as the companion runs.
@@ -62,4 +62,7 @@ impl Tail for HeadFile {
             tracing::warn!(%error, "the newest event's id could not be noted");
         }
     }
+
+    /// What is noted is still the newest that anybody was told of.
+    fn on_gap(&self, _: Position) {}
 }

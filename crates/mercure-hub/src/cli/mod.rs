@@ -3,6 +3,7 @@
 mod client;
 mod companion;
 mod explain;
+mod history;
 mod serve;
 mod token;
 
@@ -26,6 +27,7 @@ pub(crate) fn main() -> ExitCode {
         Some(("check-config", arguments)) => serve::check_config(arguments),
         Some(("explain", arguments)) => explain::explain(arguments),
         Some(("token", arguments)) => token::token(arguments),
+        Some(("history", arguments)) => history::history(arguments),
         Some(("publish", arguments)) => client::publish(arguments),
         Some(("subscribe", arguments)) => client::subscribe(arguments),
         Some((_, arguments)) => companion::companion(arguments),
@@ -64,6 +66,7 @@ fn command() -> Command {
         ))
         .subcommand(explain::command())
         .subcommand(token::command())
+        .subcommand(history::command())
         .subcommand(client::publish_command())
         .subcommand(client::subscribe_command())
         .subcommand(companion::command())
@@ -87,7 +90,7 @@ fn with_settings(command: Command) -> Command {
     })
 }
 
-/// Reads file, environment and flags, in this order.
+/// Reads file, environment and flags, in this order. A subcommand need not have every flag.
 fn layers(matches: &ArgMatches) -> anyhow::Result<Layers> {
     let mut layers = Layers::default();
     if let Some(path) = matches.get_one::<String>("config") {
@@ -97,7 +100,7 @@ fn layers(matches: &ArgMatches) -> anyhow::Result<Layers> {
     }
     layers.environment(variables()?);
     for setting in SETTINGS {
-        if let Some(values) = matches.get_many::<String>(setting.name) {
+        if let Ok(Some(values)) = matches.try_get_many::<String>(setting.name) {
             layers.flag(setting, &values.cloned().collect::<Vec<_>>());
         }
     }

@@ -64,6 +64,12 @@ pub struct Config {
     pub transport: String,
     /// How much history is kept.
     pub retention: Retention,
+    /// How long the subscriptions of a node outlive it.
+    pub lease: Duration,
+    /// Where the operator's endpoints are served; `None` for nowhere.
+    pub ops_listen: Option<Listen>,
+    /// Whether the user has chosen that address.
+    pub ops_is_chosen: bool,
     /// Whether log lines are JSON.
     pub log_json: bool,
     /// Which log lines are written.
@@ -113,9 +119,7 @@ impl Config {
         let public_url = read.list("public_url", parse_origin);
         let hub_url = own_url(&listen, &public_url, &hub_path);
         let policy = policy(&mut read, &public_url, &hub_url);
-        let transport = read.one("transport", |url| {
-            mercure_transports::check(url).map(|()| url.to_owned()).map_err(|e| e.to_string())
-        });
+        let transport = read.one("transport", parse_transport);
         let config = Self {
             subscriptions: read.flag("subscriptions"),
             heartbeat: read.duration("heartbeat"),
@@ -127,6 +131,12 @@ impl Config {
             max_request_body: read.size("max_request_body"),
             limits: limits(&mut read),
             retention: retention(&mut read),
+            lease: lease(&mut read),
+            ops_is_chosen: read.is_given("ops_listen"),
+            ops_listen: read.one("ops_listen", |text| match text {
+                "none" => Ok(None),
+                address => parse_listen(address).map(Some),
+            }),
             log_json: read.choice("log_format", &["text", "json"]) == "json",
             log_level: read.choice("log_level", &["error", "warn", "info", "debug", "trace"]),
             listen,
@@ -140,6 +150,30 @@ impl Config {
         };
         read.finish().map(|()| config)
     }
+}
+
+/// The keeper of the log alone, for tools that need nothing else.
+///
+/// # Errors
+/// If what the layers hold of it is not valid.
+pub fn transport(layers: &Layers) -> Result<String, ConfigErrors> {
+    let mut read = Reader::new(layers);
+    let transport = read.one("transport", parse_transport);
+    read.finish().map(|()| transport)
+}
+
+fn parse_transport(url: &str) -> Result<String, String> {
+    mercure_transports::check(url).map(|()| url.to_owned()).map_err(|error| error.to_string())
+}
+
+/// Shorter ones would expire by a mere delay.
+fn lease(read: &mut Reader<'_>) -> Duration {
+    const SHORTEST: Duration = Duration::from_secs(1);
+    let lease = read.duration("lease");
+    if lease < SHORTEST && read.error_count() == 0 {
+        read.error("lease", "must be 1s or longer");
+    }
+    lease
 }
 
 impl Config {

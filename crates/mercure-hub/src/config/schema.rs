@@ -189,7 +189,13 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting("max_matcher_length", "4KiB", "SIZE", "Length of a topic matcher"),
     setting("max_grants", "10000", "COUNT", "Topic matchers in one token"),
-    setting("transport", "memory://", "URL", "Keeper of the log: memory://"),
+    setting(
+        "transport",
+        "memory://",
+        "URL",
+        "Keeper of the log: memory://, sqlite:///path, or an engine that several nodes share: \
+         redis://, redis+sentinel://, postgres://, nats://",
+    ),
     setting(
         "history_size",
         "100000",
@@ -198,6 +204,18 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting("history_age", "0s", "DURATION", "Age of the oldest event kept; 0s for no bound"),
     setting("history_bytes", "256MiB", "SIZE", "Size of all events kept"),
+    setting(
+        "lease",
+        "15s",
+        "DURATION",
+        "How long the subscriptions of a node outlive it, where several nodes share a log",
+    ),
+    setting(
+        "ops_listen",
+        "127.0.0.1:5501",
+        "ADDRESS",
+        "Where /live, /ready and /metrics are served: host:port or unix:/path; none for nowhere",
+    ),
     setting("log_format", "text", "text|json", "Form of log lines"),
     setting("log_level", "info", "LEVEL", "Log lines to write: error, warn, info, debug, trace"),
 ];

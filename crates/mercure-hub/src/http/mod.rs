@@ -3,9 +3,11 @@
 mod answer;
 mod connection;
 mod direct;
+mod ops;
 mod prefixed;
 mod routes;
 
 pub(crate) use self::connection::{Bound, Connection, Site, prepare_tcp};
 pub(crate) use self::direct::write_head;
+pub(crate) use self::ops::ops;
 pub(crate) use self::routes::{bus, public};

@@ -40,6 +40,7 @@ impl TestHub {
             settings.lines().filter_map(|line| line.split(" = ").next()).map(str::trim).collect();
         let base = [
             ("listen", "\"127.0.0.1:0\"".to_owned()),
+            ("ops_listen", "\"none\"".to_owned()),
             ("publisher_jwt_key", format!("\"{PUBLISHER_KEY}\"")),
             ("subscriber_jwt_key", format!("\"{SUBSCRIBER_KEY}\"")),
             ("trusted_issuers", format!("[\"{ISSUER}\"]")),

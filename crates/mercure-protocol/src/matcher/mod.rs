@@ -143,10 +143,17 @@ impl Matcher {
         }
     }
 
-    /// The name of the 1.0 type that selects the same topics; `None` for a URI template, which
-    /// 1.0 cannot express.
+    /// How subscriptions to it are told.
     #[must_use]
-    pub fn v1_name(&self) -> Option<&'static str> {
+    pub fn name(&self) -> MatcherName {
+        MatcherName {
+            text: Arc::clone(&self.text),
+            v1: self.v1_name(),
+            is_selector: self.is_selector(),
+        }
+    }
+
+    fn v1_name(&self) -> Option<&'static str> {
         match (self.kind, &self.test) {
             (MatcherType::UrlPattern, _) => Some("urlpattern"),
             (MatcherType::Exact, _) | (_, Test::Any | Test::Equal) => Some("exact"),
@@ -154,9 +161,7 @@ impl Matcher {
         }
     }
 
-    /// Whether the text, read as a 0.x selector, selects the same topics.
-    #[must_use]
-    pub fn is_selector(&self) -> bool {
+    fn is_selector(&self) -> bool {
         match self.kind {
             MatcherType::Selector => true,
             MatcherType::Exact => !self.text.contains('{'),
@@ -184,6 +189,42 @@ impl Matcher {
             Test::Template(template) => Route::TopicPrefix(template.prefix()),
             Test::UrlPattern(pattern) => Route::UrlPrefix(pattern.prefix()),
         }
+    }
+}
+
+/// A matcher as subscriptions name it, without the means to evaluate it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MatcherName {
+    text: Arc<str>,
+    v1: Option<&'static str>,
+    is_selector: bool,
+}
+
+impl MatcherName {
+    /// A name that a roster has kept: it was made from a matcher.
+    #[must_use]
+    pub fn from_log(text: &str, v1: Option<&str>, is_selector: bool) -> Self {
+        let known = |name| MatcherType::NAMES.into_iter().find(|known| *known == name);
+        Self { text: text.into(), v1: v1.and_then(known), is_selector }
+    }
+
+    /// The matcher's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The name of the 1.0 type that selects the same topics; `None` for a URI template, which
+    /// 1.0 cannot express.
+    #[must_use]
+    pub fn v1_name(&self) -> Option<&'static str> {
+        self.v1
+    }
+
+    /// Whether the text, read as a 0.x selector, selects the same topics.
+    #[must_use]
+    pub fn is_selector(&self) -> bool {
+        self.is_selector
     }
 }
 

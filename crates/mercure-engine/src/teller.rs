@@ -1,0 +1,252 @@
+//! The task that tells who has come and gone, and, where several nodes share a log, keeps this
+//! node's lease and ends the subscriptions of nodes that have lost theirs.
+//!
+//! The order of steps is what makes an end be told once, whatever dies in between: a subscriber is
+//! in the roster before its beginning is told, and leaves it after its end was told. The ids of the
+//! events that tell its end are in the roster too, so whoever finishes what another one has begun
+//! asks the log first.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+
+use crate::event::Record;
+use crate::hub::Shared;
+use crate::presence::{Attendance, Note, Presence};
+use crate::roster::{Change, Claimed, Roster, Standing};
+use crate::transport::TransportError;
+
+/// Notes told at once.
+const NOTES: usize = 256;
+/// Events told at once.
+const EVENTS: usize = 256;
+
+pub(crate) struct Teller {
+    presence: Arc<Presence>,
+    shared: Arc<Shared>,
+    /// When the lease was last found kept, on the clock.
+    renewed_at: Option<Duration>,
+    /// Since when it was kept without a break: whoever has just come back does not judge others.
+    kept_since: Option<Duration>,
+    /// Ends that wait to be told may have been told by another node.
+    in_doubt: bool,
+}
+
+impl Teller {
+    pub(crate) fn new(presence: Arc<Presence>, shared: Arc<Shared>) -> Self {
+        Self { presence, shared, renewed_at: None, kept_since: None, in_doubt: false }
+    }
+
+    /// Turns notes into events until closed.
+    pub(crate) async fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let roster = shared.transport.roster();
+        loop {
+            let closed = self.presence.is_closed();
+            if let Some(roster) = roster {
+                self.keep_lease(roster).await;
+            }
+            let notes = match roster.is_some() && self.renewed_at.is_none() {
+                // Without a lease nobody would end what is begun now.
+                true => Vec::new(),
+                false => self.presence.take_notes(NOTES),
+            };
+            if !notes.is_empty() {
+                self.tell(roster, &notes).await;
+            } else if closed {
+                break;
+            } else {
+                self.in_doubt &= self.renewed_at.is_none();
+                self.rest(roster.is_some()).await;
+            }
+        }
+        if let Some(roster) = roster
+            && let Err(error) = roster.leave().await
+        {
+            tracing::warn!(%error, "the node's place in the roster was not given up");
+        }
+    }
+
+    /// Waits for something to do.
+    async fn rest(&self, has_lease: bool) {
+        let written = self.presence.written();
+        if !has_lease {
+            return written.await;
+        }
+        // Without a lease, ask again soon; the notes cannot be told before.
+        let pause = match self.renewed_at {
+            None => self.shared.retry_delay(),
+            Some(_) => self.renewal().min(Duration::from_secs(5)),
+        };
+        match self.renewed_at {
+            None => tokio::time::sleep(pause).await,
+            // Either is a reason to look.
+            Some(_) => drop(tokio::time::timeout(pause, written).await),
+        }
+    }
+
+    /// How often the lease is renewed.
+    fn renewal(&self) -> Duration {
+        self.shared.options.lease / 4
+    }
+
+    async fn keep_lease(&mut self, roster: &dyn Roster) {
+        let (lease, now) = (self.shared.options.lease, self.shared.clock.now());
+        let is_due = |at: Duration| now.saturating_sub(at) >= self.renewal();
+        if !self.renewed_at.is_none_or(is_due) {
+            return;
+        }
+        match roster.renew(lease).await {
+            Ok(Standing::Kept) => {
+                self.kept_since.get_or_insert(now);
+                self.renewed_at = Some(now);
+            }
+            Ok(Standing::New) => {
+                if self.kept_since.is_some() {
+                    tracing::warn!("this node was taken for dead; its subscribers are told anew");
+                    self.in_doubt = true;
+                }
+                self.presence.announce_all();
+                self.kept_since = Some(now);
+                self.renewed_at = Some(now);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "this node's lease could not be renewed yet");
+                // Whoever cannot reach the engine cannot tell who else could not.
+                self.kept_since = self.kept_since.map(|_| now);
+                let lapsed = |at: Duration| now.saturating_sub(at) >= lease;
+                self.renewed_at = self.renewed_at.filter(|at| !lapsed(*at));
+                return;
+            }
+        }
+        if self.kept_since.is_some_and(|since| now.saturating_sub(since) >= lease) {
+            self.end_the_dead(roster).await;
+        }
+    }
+
+    /// Tells that the subscriptions of dead nodes have ended.
+    async fn end_the_dead(&self, roster: &dyn Roster) {
+        loop {
+            let Claimed { node, entries } = match roster.claim(self.shared.options.lease).await {
+                Ok(Some(claimed)) => claimed,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "whether a node is dead could not be found out");
+                    return;
+                }
+            };
+            tracing::info!(node, subscribers = entries.len(), "a node is gone; its streams ended");
+            let attendances = entries.into_iter().map(Attendance::elsewhere);
+            let records = attendances.flat_map(|one| self.records(&one, false)).collect();
+            if let Err(error) = self.append_missing(records).await {
+                tracing::warn!(%error, "not every end could be told; the claim will expire");
+                return;
+            }
+            if let Err(error) = roster.bury(&node).await {
+                tracing::warn!(%error, node, "a dead node could not be removed yet");
+                return;
+            }
+        }
+    }
+
+    fn records(&self, attendance: &Attendance, active: bool) -> Vec<Record> {
+        attendance.records(active, self.presence.generations(), &self.shared.options.hub_url)
+    }
+
+    async fn tell(&mut self, roster: Option<&dyn Roster>, notes: &[Note]) {
+        let (came, went): (Vec<_>, Vec<_>) = notes.iter().partition(|note| note.active);
+        let came = came.iter().map(|note| Change::Came(note.attendance.entry().clone()));
+        let went = went.iter().map(|note| Change::Went(note.attendance.entry().subscriber));
+        self.note(roster, came.collect()).await;
+        // Without a lease, beginnings are told anew with the next one; ends may have been told.
+        let has_lease = roster.is_none() || self.renewed_at.is_some();
+        self.in_doubt |= !has_lease;
+        let told = notes.iter().filter(|note| has_lease || !note.active);
+        let records = told.flat_map(|note| self.records(&note.attendance, note.active));
+        let records: Vec<_> = records.collect();
+        for records in records.chunks(EVENTS) {
+            self.append(records).await;
+        }
+        self.note(roster, went.collect()).await;
+    }
+
+    async fn note(&mut self, roster: Option<&dyn Roster>, changes: Vec<Change>) {
+        let Some(roster) = roster.filter(|_| !changes.is_empty()) else { return };
+        loop {
+            match roster.note(changes.clone()).await {
+                Ok(Standing::Kept) => return,
+                Ok(Standing::New) => {
+                    self.renewed_at = None;
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a change of subscriptions could not be noted yet");
+                }
+            }
+            if self.presence.is_closed() {
+                return;
+            }
+            tokio::time::sleep(self.shared.retry_delay()).await;
+        }
+    }
+
+    /// Appends records, all at once at first; what fails is tried again for as long as the hub runs,
+    /// and not doubled if it was accepted after all.
+    async fn append(&self, records: &[Record]) {
+        if self.in_doubt {
+            while self.append_missing(records.to_vec()).await.is_err() {
+                if self.presence.is_closed() {
+                    return;
+                }
+                tokio::time::sleep(self.shared.retry_delay()).await;
+            }
+            return;
+        }
+        let transport = &self.shared.transport;
+        // Each is on its way, in order, when `append` returns its future.
+        let under_way: Vec<_> =
+            records.iter().map(|record| transport.append(record.clone())).collect();
+        let mut failed = Vec::new();
+        for (record, result) in records.iter().zip(under_way) {
+            match result.await {
+                Ok(_) => self.count(),
+                Err(error) => failed.push((record.clone(), error)),
+            }
+        }
+        for (record, error) in failed {
+            tracing::warn!(%error, "a change of subscriptions could not be told yet");
+            loop {
+                if self.presence.is_closed() {
+                    return;
+                }
+                tokio::time::sleep(self.shared.retry_delay()).await;
+                if self.append_missing(vec![record.clone()]).await.is_ok() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Appends those records that the log does not hold yet.
+    async fn append_missing(&self, records: Vec<Record>) -> Result<(), TransportError> {
+        let transport = &self.shared.transport;
+        let asked = stream::iter(records).map(async |record| {
+            let found = transport.locate(record.id.as_str()).await?;
+            Ok::<_, TransportError>(found.is_none().then_some(record))
+        });
+        let mut missing = asked.buffered(64);
+        while let Some(record) = missing.next().await {
+            if let Some(record) = record? {
+                transport.append(record).await?;
+                self.count();
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&self) {
+        self.shared.counters.published.fetch_add(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,68 @@
+use std::fmt;
+
+use mercure_engine::{Hub, State};
+use metrics::{counter, describe_counter, describe_gauge, gauge, with_local_recorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+/// Figures of one hub; several in one process do not mix.
+pub(super) struct Figures {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+}
+
+impl fmt::Debug for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Figures").finish_non_exhaustive()
+    }
+}
+
+impl Figures {
+    pub(super) fn new() -> Self {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        with_local_recorder(&recorder, describe);
+        Self { recorder, handle }
+    }
+
+    /// Takes the figures of this moment. What the engine would have to be asked for is left as it
+    /// was if it does not answer.
+    pub(super) async fn of(&self, hub: &Hub) -> String {
+        let (held, head) = (hub.measure().await.ok(), hub.head().await.ok());
+        let (stats, state, tail) = (hub.stats(), hub.transport_state(), hub.tail());
+        with_local_recorder(&self.recorder, || {
+            gauge!("mercure_subscribers").set(stats.subscribers as f64);
+            counter!("mercure_events_accepted_total").absolute(stats.published);
+            counter!("mercure_events_delivered_total").absolute(stats.delivered);
+            counter!("mercure_gaps_total").absolute(stats.gaps);
+            counter!("mercure_stalled_total").absolute(stats.stalled);
+            let away = match state {
+                State::Available => 0.0,
+                State::Away { since, .. } => hub.clock().now().saturating_sub(since).as_secs_f64(),
+            };
+            gauge!("mercure_transport_available").set(if away > 0.0 { 0.0 } else { 1.0 });
+            gauge!("mercure_transport_away_seconds").set(away);
+            if let Some(held) = held {
+                gauge!("mercure_log_events").set(held.events as f64);
+                gauge!("mercure_log_bytes").set(held.bytes as f64);
+            }
+            if let Some(head) = head {
+                let lag = head.position.0.saturating_sub(tail.0);
+                gauge!("mercure_log_lag_events").set(lag as f64);
+            }
+        });
+        self.handle.render()
+    }
+}
+
+fn describe() {
+    describe_gauge!("mercure_subscribers", "Streams that are open at this node");
+    describe_counter!("mercure_events_accepted_total", "Events accepted by this node");
+    describe_counter!("mercure_events_delivered_total", "Events handed to subscribers' sockets");
+    describe_counter!("mercure_gaps_total", "Streams ended because the log had dropped events");
+    describe_counter!("mercure_stalled_total", "Streams ended because their client did not read");
+    describe_gauge!("mercure_transport_available", "1 if the transport's engine answers");
+    describe_gauge!("mercure_transport_away_seconds", "How long it has not answered");
+    describe_gauge!("mercure_log_events", "Events that the log holds");
+    describe_gauge!("mercure_log_bytes", "Their size in bytes, about");
+    describe_gauge!("mercure_log_lag_events", "Events of the log that this node has yet to tell");
+}

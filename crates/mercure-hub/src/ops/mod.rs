@@ -1,0 +1,74 @@
+//! What an operator wants to know of a running hub: whether it lives, whether it is ready for
+//! clients, and figures.
+
+mod metrics;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mercure_engine::{Hub, State};
+
+use self::metrics::Figures;
+use crate::api::Answer;
+
+/// How long the engine may be away before a restart of this process is worth a try. Long, because a
+/// restart ends every stream, and most often the engine is what is broken.
+const LIVE_PATIENCE: Duration = Duration::from_secs(300);
+
+/// What the operator's endpoints are answered from.
+#[derive(Debug)]
+pub(crate) struct Ops {
+    hub: Arc<Hub>,
+    figures: Figures,
+}
+
+impl Ops {
+    pub(crate) fn new(hub: Arc<Hub>) -> Self {
+        Self { hub, figures: Figures::new() }
+    }
+
+    /// Whether this process is worth keeping.
+    pub(crate) fn live(&self) -> Answer {
+        verdict(&self.hub.transport_state(), self.hub.clock().now(), LIVE_PATIENCE)
+    }
+
+    /// Whether clients should be sent here.
+    pub(crate) fn ready(&self) -> Answer {
+        verdict(&self.hub.transport_state(), self.hub.clock().now(), Duration::ZERO)
+    }
+
+    /// Figures in Prometheus' text format.
+    pub(crate) async fn metrics(&self) -> Answer {
+        let mut answer = Answer::text(200, "");
+        answer.body = self.figures.of(&self.hub).await.into_bytes();
+        answer
+    }
+}
+
+/// The reason is for operators: it may name hosts, never secrets.
+fn verdict(state: &State, now: Duration, patience: Duration) -> Answer {
+    match state {
+        State::Away { since, reason } if now.saturating_sub(*since) >= patience => {
+            let seconds = now.saturating_sub(*since).as_secs();
+            Answer::text(503, format!("the transport is away for {seconds} s: {reason}\n"))
+        }
+        State::Away { .. } | State::Available => Answer::text(200, "ok\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readiness_ends_at_once_and_life_much_later() {
+        let away = State::Away { since: Duration::from_secs(10), reason: "gone".to_owned() };
+        let status = |state: &State, seconds, patience| {
+            verdict(state, Duration::from_secs(seconds), patience).status
+        };
+        assert_eq!(status(&State::Available, 11, Duration::ZERO), 200);
+        assert_eq!(status(&away, 10, Duration::ZERO), 503);
+        assert_eq!(status(&away, 300, LIVE_PATIENCE), 200);
+        assert_eq!(status(&away, 310, LIVE_PATIENCE), 503);
+    }
+}

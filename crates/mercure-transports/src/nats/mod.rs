@@ -1,0 +1,343 @@
+//! The log in a NATS JetStream stream.
+//!
+//! **Durability**: an acknowledged event is where JetStream keeps what it has acknowledged: in a file
+//! that the server syncs now and then (`sync_interval`, two minutes unless set otherwise; `always` is
+//! possible), on `replicas` servers of a cluster. One server that dies with its machine can lose what
+//! it had not synced; a cluster of three does not.
+//!
+//! **Order**: a place is the stream's own sequence number. An event's subject holds a digest of its
+//! id, which is how an id is found.
+
+mod connection;
+mod reading;
+mod roster;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use async_nats::jetstream;
+use async_nats::jetstream::consumer::pull;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
+use async_nats::jetstream::context::PublishAckFuture;
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::publish::PublishAck;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::future::{BoxFuture, join_all};
+use mercure_engine::{
+    Change, Claimed, Measure, ReadLimit, Record, Retention, RosterEntry, Standing, TransportError,
+};
+use mercure_protocol::EventId;
+use sha2::{Digest, Sha256};
+use tokio::sync::Mutex;
+
+use self::connection::{Connections, Session, unavailable};
+use self::reading::Readers;
+use self::roster::Notes;
+use crate::Purpose;
+use crate::address::{Address, ConnectError};
+use crate::store::{Newest, Outcome, Place, Store, Stretch};
+
+/// What is found of events that tell of subscriptions at once.
+const SCAN: usize = 1000;
+
+/// A log in JetStream.
+pub(crate) struct Nats {
+    connections: Connections,
+    readers: Readers,
+    notes: Notes,
+    told: Mutex<OfSubscriptions>,
+}
+
+/// Where the events are that tell of subscriptions: all others count for the retention.
+#[derive(Debug, Default)]
+struct OfSubscriptions {
+    places: VecDeque<Place>,
+    /// Up to where they are known.
+    through: Place,
+}
+
+impl fmt::Debug for Nats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stream = self.connections.names.log();
+        f.debug_struct("Nats").field("stream", &stream).finish_non_exhaustive()
+    }
+}
+
+impl Nats {
+    pub(crate) fn new(
+        address: &Address,
+        purpose: Purpose,
+        retention: Option<&Retention>,
+    ) -> Result<Self, ConnectError> {
+        Ok(Self {
+            connections: Connections::new(address, purpose, retention)?,
+            readers: Readers::default(),
+            notes: Notes::default(),
+            told: Mutex::default(),
+        })
+    }
+
+    async fn session(&self) -> Outcome<Session> {
+        self.connections.session().await
+    }
+
+    /// After a failure, what is known of the server is found out anew. Boxed, because the driver's
+    /// futures are large, and would be in those of everybody who asks.
+    async fn checked<T>(&self, asked: BoxFuture<'_, Outcome<T>>) -> Outcome<T> {
+        let answer = asked.await;
+        if answer.is_err() {
+            self.connections.forget().await;
+            self.readers.forget().await;
+        }
+        answer
+    }
+
+    /// Learns which of the events up to a place tell of subscriptions, and how many of those from
+    /// `first` on do not.
+    async fn count(&self, session: &Session, first: Place, last: Place) -> Outcome<u64> {
+        let mut told = self.told.lock().await;
+        if last < told.through {
+            *told = OfSubscriptions::default();
+        }
+        let begin = first.max(told.through + 1);
+        let filter = session.names.subject_of_told("*");
+        for place in session.places_of(&filter, begin, last).await? {
+            told.places.push_back(place);
+        }
+        told.through = told.through.max(last);
+        while told.places.front().is_some_and(|place| *place < first) {
+            told.places.pop_front();
+        }
+        let all = (last + 1).saturating_sub(first);
+        Ok(all.saturating_sub(told.places.len() as u64))
+    }
+
+    /// The first place to keep.
+    async fn floor(&self, first: Place, last: Place, keep: u64) -> Place {
+        let told = self.told.lock().await;
+        // How many count from a place on; falls as the place grows.
+        let counted = |from: Place| {
+            let before = told.places.partition_point(|place| *place < from);
+            (last + 1 - from) - (told.places.len() - before) as u64
+        };
+        let (mut low, mut high) = (first, last + 1);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if counted(middle) > keep { low = middle + 1 } else { high = middle }
+        }
+        low
+    }
+}
+
+impl Session {
+    /// The places of events with a subject, within a stretch.
+    async fn places_of(&self, filter: &str, first: Place, last: Place) -> Outcome<Vec<Place>> {
+        let mut places = Vec::new();
+        if first > last {
+            return Ok(places);
+        }
+        let config = pull::Config {
+            filter_subject: filter.to_owned(),
+            headers_only: true,
+            ..self.reading_from(first)
+        };
+        let consumer = self.log.create_consumer(config).await.map_err(unavailable)?;
+        loop {
+            let mut page =
+                consumer.fetch().max_messages(SCAN).messages().await.map_err(unavailable)?;
+            let mut count = 0;
+            while let Some(message) = page.next().await {
+                let message = message.map_err(unavailable)?;
+                let info = message.info().map_err(unavailable)?;
+                if info.stream_sequence > last {
+                    return Ok(places);
+                }
+                places.push(info.stream_sequence);
+                count += 1;
+            }
+            if count < SCAN {
+                return Ok(places);
+            }
+        }
+    }
+
+    /// A reader that begins at a place and is forgotten when nobody asks it any more.
+    fn reading_from(&self, place: Place) -> pull::Config {
+        pull::Config {
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: place.max(1) },
+            ack_policy: AckPolicy::None,
+            inactive_threshold: Duration::from_secs(30),
+            memory_storage: true,
+            num_replicas: 1,
+            ..pull::Config::default()
+        }
+    }
+
+    async fn earliest(&self, subject: String) -> Outcome<Option<Place>> {
+        let found =
+            self.log.raw_message_builder().sequence(1).next_by_subject(subject).send().await;
+        match found {
+            Ok(message) => Ok(Some(message.sequence)),
+            Err(error) if connection::is_missing(&error) => Ok(None),
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+}
+
+impl Store for Nats {
+    const NAME: &'static str = "NATS";
+
+    async fn open(&self) -> Outcome<()> {
+        let session = self.session().await?;
+        if session.replicas() < 2 {
+            tracing::info!(
+                "NATS keeps one copy of the log (replicas=1): it lasts as long as that server's disk"
+            );
+        }
+        Ok(())
+    }
+
+    async fn append(&self, batch: &[Record]) -> Outcome<Vec<Option<Place>>> {
+        self.checked(Box::pin(async {
+            let session = self.session().await?;
+            let mut confirmations = Vec::with_capacity(batch.len());
+            for record in batch {
+                let mut encoded = Vec::new();
+                record.encode(&mut encoded);
+                let digest = digest(record.id.as_str());
+                let subject = match record.of_subscription {
+                    true => session.names.subject_of_told(&digest),
+                    false => session.names.subject_of_update(&digest),
+                };
+                let message = PublishMessage::build().payload(Bytes::from(encoded));
+                // All are under way before the first confirmation is waited for.
+                confirmations.push(session.jetstream.send_publish(subject, message).await);
+            }
+            let confirmed = join_all(confirmations.into_iter().map(confirmed)).await;
+            if batch.is_empty() {
+                session.log.get_info().await.map_err(unavailable)?;
+            }
+            match confirmed.iter().find_map(|confirmation| confirmation.as_ref().err()) {
+                Some(error) if confirmed.iter().all(Result::is_err) => Err(error.clone()),
+                _ => {
+                    Ok(confirmed.into_iter().map(|ack| ack.ok().map(|ack| ack.sequence)).collect())
+                }
+            }
+        }))
+        .await
+    }
+
+    async fn read(&self, after: Option<Place>, limit: ReadLimit) -> Outcome<Stretch> {
+        self.checked(Box::pin(async {
+            self.readers.read(&self.session().await?, after, limit).await
+        }))
+        .await
+    }
+
+    async fn follow(&self, cursor: &AtomicU64) -> Outcome<Stretch> {
+        self.checked(Box::pin(async { self.readers.follow(&self.session().await?, cursor).await }))
+            .await
+    }
+
+    async fn locate(&self, id: &str) -> Outcome<Option<Place>> {
+        self.checked(Box::pin(async {
+            let (session, digest) = (self.session().await?, digest(id));
+            let (update, told) = tokio::try_join!(
+                session.earliest(session.names.subject_of_update(&digest)),
+                session.earliest(session.names.subject_of_told(&digest)),
+            )?;
+            Ok(update.into_iter().chain(told).min())
+        }))
+        .await
+    }
+
+    async fn newest(&self) -> Outcome<Newest> {
+        self.checked(Box::pin(async {
+            let session = self.session().await?;
+            let state = session.log.get_info().await.map_err(unavailable)?.state;
+            let place = state.last_sequence;
+            if state.messages == 0 {
+                return Ok(Newest { place, id: None });
+            }
+            let id = match session.log.get_raw_message(place).await {
+                Ok(message) => Record::decode(&message.payload).map(|record| record.id),
+                Err(error) if connection::is_missing(&error) => None,
+                Err(error) => return Err(unavailable(error)),
+            };
+            Ok(Newest { place, id: id.map(|id| EventId::from_log(id.as_str())) })
+        }))
+        .await
+    }
+
+    /// Age and size are applied by the server itself; the number is not, because it counts updates
+    /// only.
+    async fn trim(&self, retention: &Retention) -> Outcome<(u64, Measure)> {
+        self.checked(Box::pin(async {
+            let session = self.session().await?;
+            let state = session.log.get_info().await.map_err(unavailable)?.state;
+            let (first, last) = (state.first_sequence, state.last_sequence);
+            let counted = self.count(&session, first, last).await?;
+            let keep = retention.events as u64;
+            if counted > keep {
+                let floor = self.floor(first, last, keep).await;
+                session.log.purge().sequence(floor).await.map_err(unavailable)?;
+            }
+            let measure = Measure { events: state.messages, bytes: state.bytes };
+            Ok((counted.min(keep), measure))
+        }))
+        .await
+    }
+
+    async fn measure(&self) -> Outcome<Measure> {
+        self.checked(Box::pin(async {
+            let info = self.session().await?.log.get_info().await.map_err(unavailable)?;
+            Ok(Measure { events: info.state.messages, bytes: info.state.bytes })
+        }))
+        .await
+    }
+
+    async fn renew(&self, node: &str, lease: Duration) -> Outcome<Option<Standing>> {
+        let session = self.session().await?;
+        self.checked(Box::pin(self.notes.renew(&session, node, lease))).await
+    }
+
+    async fn note(&self, node: &str, changes: &[Change]) -> Outcome<Standing> {
+        let session = self.session().await?;
+        self.checked(Box::pin(self.notes.note(&session, node, changes))).await
+    }
+
+    async fn others(&self, node: &str) -> Outcome<(u64, Vec<RosterEntry>)> {
+        let session = self.session().await?;
+        self.checked(Box::pin(roster::others(&session, node))).await
+    }
+
+    async fn claim(&self, node: &str, lease: Duration) -> Outcome<Option<Claimed>> {
+        let session = self.session().await?;
+        self.checked(Box::pin(self.notes.claim(&session, node, lease))).await
+    }
+
+    async fn bury(&self, node: &str) -> Outcome<()> {
+        let session = self.session().await?;
+        self.checked(Box::pin(self.notes.bury(&session, node))).await
+    }
+}
+
+/// Waits for the confirmation of a message that was sent.
+async fn confirmed(
+    sent: Result<PublishAckFuture, jetstream::context::PublishError>,
+) -> Outcome<PublishAck> {
+    sent.map_err(unavailable)?.await.map_err(unavailable)
+}
+
+/// What stands for an id in a subject, which could not hold all of its signs.
+fn digest(id: &str) -> String {
+    let digest = Sha256::digest(id.as_bytes());
+    digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn damaged() -> TransportError {
+    TransportError::Refused("the log holds something that no hub has written".to_owned())
+}

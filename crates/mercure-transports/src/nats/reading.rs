@@ -1,0 +1,168 @@
+//! Reading by consumers that the server keeps for a while: one that follows, and a few that others
+//! have read with and will go on with.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_nats::jetstream::Message;
+use async_nats::jetstream::consumer::{Consumer, pull};
+use futures_util::{FutureExt, StreamExt};
+use mercure_engine::{ReadLimit, Record, TransportError};
+use tokio::sync::Mutex;
+
+use super::connection::{Session, unavailable};
+use super::damaged;
+use crate::store::{Outcome, Place, Stretch};
+
+/// Consumers that wait for whoever has read with them.
+const KEPT: usize = 16;
+/// Messages asked for at once: together they may be larger than the limit by as much.
+const PAGE: usize = 64;
+/// How long to wait for news.
+const WAIT: Duration = Duration::from_secs(4);
+
+#[derive(Default)]
+pub(super) struct Readers {
+    /// Each with the place after which it goes on.
+    kept: Mutex<VecDeque<(Place, Consumer<pull::Config>)>>,
+    follower: Mutex<Option<Follower>>,
+}
+
+struct Follower {
+    news: pull::Stream,
+    /// The place of what it brings next.
+    next: Place,
+}
+
+impl Readers {
+    /// Consumers may be gone, as the server may be another one.
+    pub(super) async fn forget(&self) {
+        self.kept.lock().await.clear();
+        *self.follower.lock().await = None;
+    }
+
+    pub(super) async fn read(
+        &self,
+        session: &Session,
+        after: Option<Place>,
+        limit: ReadLimit,
+    ) -> Outcome<Stretch> {
+        if let Some(after) = after
+            && let Some(consumer) = self.take(after).await
+        {
+            let events = self.read_with(consumer, limit).await?;
+            // Only a new one can tell that something is missing, or that nothing follows.
+            if events.first().is_some_and(|(place, _)| *place == after + 1) {
+                return Ok(Stretch { head: None, events });
+            }
+        }
+        // Before the reading: what nothing follows must not look as if it had been dropped.
+        let state = session.log.get_info().await.map_err(unavailable)?.state;
+        let head = Some(state.last_sequence);
+        if state.messages == 0 || after.is_some_and(|after| after >= state.last_sequence) {
+            return Ok(Stretch { head, events: Vec::new() });
+        }
+        let begin = after.map_or(state.first_sequence, |after| after + 1);
+        let consumer = session.log.create_consumer(session.reading_from(begin)).await;
+        let events = self.read_with(consumer.map_err(unavailable)?, limit).await?;
+        Ok(Stretch { head, events })
+    }
+
+    async fn take(&self, after: Place) -> Option<Consumer<pull::Config>> {
+        let mut kept = self.kept.lock().await;
+        let at = kept.iter().position(|(place, _)| *place == after)?;
+        kept.remove(at).map(|(_, consumer)| consumer)
+    }
+
+    async fn read_with(
+        &self,
+        consumer: Consumer<pull::Config>,
+        limit: ReadLimit,
+    ) -> Outcome<Vec<(Place, Record)>> {
+        let mut events = Vec::new();
+        let mut bytes = 0;
+        while events.len() < limit.events && bytes < limit.bytes {
+            // Small events in large pages.
+            let page =
+                if bytes / events.len().max(1) < 1024 && !events.is_empty() { 512 } else { PAGE };
+            let wanted = page.min(limit.events - events.len());
+            let mut page = consumer.fetch().max_messages(wanted).messages().await;
+            let page = page.as_mut().map_err(unavailable)?;
+            let before = events.len();
+            while let Some(message) = page.next().await {
+                let (place, record) = event(&message.map_err(unavailable)?)?;
+                bytes += record.frame.len();
+                events.push((place, record));
+            }
+            if events.len() - before < wanted {
+                break;
+            }
+        }
+        if let Some((last, _)) = events.last() {
+            let mut kept = self.kept.lock().await;
+            kept.push_back((*last, consumer));
+            if kept.len() > KEPT {
+                kept.pop_front();
+            }
+        }
+        Ok(events)
+    }
+
+    pub(super) async fn follow(&self, session: &Session, cursor: &AtomicU64) -> Outcome<Stretch> {
+        let through = cursor.load(Ordering::Acquire);
+        let mut kept = self.follower.lock().await;
+        // Taken out while it is used: if this is given up halfway, what it has brought is lost.
+        let mut follower = match kept.take().filter(|follower| follower.next <= through + 1) {
+            Some(follower) => follower,
+            None => Follower::new(session, through + 1).await?,
+        };
+        let Ok(first) = tokio::time::timeout(WAIT, follower.news.next()).await else {
+            *kept = Some(follower);
+            // Nothing new; or the log was made anew, and what is new comes before the cursor.
+            let state = session.log.get_info().await.map_err(unavailable)?.state;
+            let head = (state.last_sequence < through).then_some(state.last_sequence);
+            return Ok(Stretch { head, events: Vec::new() });
+        };
+        let mut events = Vec::new();
+        let mut next = Some(first);
+        while let Some(message) = next {
+            let message = message.ok_or_else(|| unavailable("the consumer has ended"))?;
+            events.push(event(&message.map_err(unavailable)?)?);
+            next = if events.len() < PAGE { follower.news.next().now_or_never() } else { None };
+        }
+        if let (Some((first, _)), Some((last, _))) = (events.first(), events.last()) {
+            let is_whole = *first == follower.next && last - first + 1 == events.len() as Place;
+            follower.next = last + 1;
+            if is_whole {
+                *kept = Some(follower);
+                return Ok(Stretch { head: None, events });
+            }
+        }
+        drop(kept);
+        // A message was lost on its way, or dropped from the log: a look tells.
+        let limit = ReadLimit { events: 1024, bytes: 1 << 20 };
+        self.read(session, Some(cursor.load(Ordering::Acquire)), limit).await
+    }
+}
+
+impl Follower {
+    async fn new(session: &Session, next: Place) -> Outcome<Self> {
+        let consumer = session.log.create_consumer(session.reading_from(next)).await;
+        let news = consumer
+            .map_err(unavailable)?
+            .stream()
+            .expires(Duration::from_secs(10))
+            .heartbeat(Duration::from_secs(2))
+            .messages()
+            .await
+            .map_err(unavailable)?;
+        Ok(Self { news, next })
+    }
+}
+
+fn event(message: &Message) -> Result<(Place, Record), TransportError> {
+    let info = message.info().map_err(unavailable)?;
+    let record = Record::decode(&message.payload).ok_or_else(damaged)?;
+    Ok((info.stream_sequence, record))
+}

@@ -1,0 +1,89 @@
+use std::fs::File;
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// How long a server may take to accept connections, on a busy machine.
+const START: Duration = Duration::from_secs(60);
+
+/// A program that was started here, and ends with its owner.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    signal: &'static str,
+}
+
+impl Process {
+    /// Starts a program whose words go to a file; `signal` ends it in an orderly way.
+    pub fn start(command: &mut Command, log: &Path, signal: &'static str) -> io::Result<Self> {
+        let log = File::options().create(true).append(true).open(log)?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        // In a group of its own, so that a Ctrl-C reaches it through its owner only.
+        let child = command.process_group(0).spawn()?;
+        Ok(Self { child, signal })
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &id]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill -s {name} {id}");
+    }
+
+    /// Ends it at once, as a crash would.
+    pub fn kill(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Ends it in the orderly way, and waits for its end.
+    pub fn stop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.signal(self.signal);
+            let _ = self.child.wait();
+        }
+    }
+
+    /// Waits until a port of it accepts connections.
+    pub fn wait_for(&mut self, port: u16) {
+        let attempts = START.as_millis() / 20;
+        for _ in 0..attempts {
+            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                return;
+            }
+            if let Ok(Some(status)) = self.child.try_wait() {
+                panic!("the server has ended: {status}");
+            }
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "another program says nothing when ready"
+            )]
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("the server does not listen on port {port}");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // One that is stopped (SIGSTOP) hears of no other signal.
+        self.kill();
+    }
+}
+
+/// A port that nobody listens on now.
+#[must_use]
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("bound").port()
+}
