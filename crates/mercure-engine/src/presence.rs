@@ -33,7 +33,11 @@ pub(crate) struct Presence {
 
 /// A subscriber and everything it listens to.
 #[derive(Debug)]
-pub struct Attendance(RosterEntry);
+pub struct Attendance {
+    entry: RosterEntry,
+    /// Whether its beginning was told, so that its end has to be.
+    is_begun: AtomicBool,
+}
 
 /// A presence on its way from one hub to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,26 +69,40 @@ impl Attendance {
         matchers: &[Matcher],
         payloads: impl IntoIterator<Item = Option<Arc<Value>>>,
     ) -> Arc<Self> {
-        Arc::new(Self(RosterEntry {
+        Self::with(RosterEntry {
             subscriber,
             seed: *uuid::Uuid::new_v4().as_bytes(),
             subscriptions: matchers.iter().map(Matcher::name).zip(payloads).collect(),
-        }))
+        })
+    }
+
+    fn with(entry: RosterEntry) -> Arc<Self> {
+        Arc::new(Self { entry, is_begun: AtomicBool::new(false) })
     }
 
     /// The same subscriber, whose end is told by other events.
     fn anew(&self) -> Arc<Self> {
-        Arc::new(Self(RosterEntry { seed: *uuid::Uuid::new_v4().as_bytes(), ..self.0.clone() }))
+        let seed = *uuid::Uuid::new_v4().as_bytes();
+        Self::with(RosterEntry { seed, ..self.entry.clone() })
     }
 
-    /// A subscriber of another node.
+    /// A subscriber of another node; its beginning may have been told.
     pub(crate) fn elsewhere(entry: RosterEntry) -> Arc<Self> {
-        Arc::new(Self(entry))
+        Arc::new(Self { entry, is_begun: AtomicBool::new(true) })
     }
 
     /// As a roster keeps it.
     pub(crate) fn entry(&self) -> &RosterEntry {
-        &self.0
+        &self.entry
+    }
+
+    /// Its beginning is being told.
+    pub(crate) fn begin(&self) {
+        self.is_begun.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_begun(&self) -> bool {
+        self.is_begun.load(Ordering::Relaxed)
     }
 
     /// Its subscriptions, as a generation tells them: each once, also if the subscriber has asked
@@ -99,13 +117,13 @@ impl Attendance {
             Generation::V1 => matcher.v1_name(),
             Generation::V0 => matcher.is_selector().then_some(""),
         };
-        let all = self.0.subscriptions.iter();
+        let all = self.entry.subscriptions.iter();
         let once = all.filter(move |(matcher, _)| {
             name(matcher).is_some_and(|name| seen.insert((name, matcher.as_str())))
         });
         once.map(move |(matcher, payload)| Subscription {
             matcher,
-            subscriber: self.0.subscriber,
+            subscriber: self.entry.subscriber,
             payload: payload.as_deref(),
             active,
         })
@@ -125,7 +143,7 @@ impl Attendance {
         let updates = generations.iter().flat_map(of);
         let id = |place: usize| match active {
             true => *uuid::Uuid::new_v4().as_bytes(),
-            false => u128::from_be_bytes(self.0.seed).wrapping_add(place as u128).to_be_bytes(),
+            false => u128::from_be_bytes(self.entry.seed).wrapping_add(place as u128).to_be_bytes(),
         };
         updates
             .enumerate()
@@ -170,6 +188,7 @@ impl Presence {
         let subscriber = attended.subscriber;
         let payloads = attended.payloads.into_iter().map(|payload| payload.map(Arc::new));
         let attendance = Attendance::new(subscriber, matchers, payloads);
+        attendance.begin();
         lock(&self.attendances).insert(subscriber, attendance);
         self.version.fetch_add(1, Ordering::Relaxed);
         Present {
@@ -212,7 +231,8 @@ impl Presence {
         let mut notes = lock(&self.notes);
         let mut seen = HashSet::new();
         let distinct = notes.iter().take(most);
-        let count = distinct.take_while(|note| seen.insert(note.attendance.0.subscriber)).count();
+        let count =
+            distinct.take_while(|note| seen.insert(note.attendance.entry.subscriber)).count();
         notes.drain(..count).collect()
     }
 
@@ -221,16 +241,20 @@ impl Presence {
         &self.generations
     }
 
-    /// Whoever is here is to be told anew: everybody, with the beginnings that wait to be told left
-    /// out, since they are among them.
+    /// Another node has told, or is telling, that everybody here has gone: that is told here too, by
+    /// the same events, and then that everybody is here, by new ones. So whoever tells it late tells
+    /// nothing new.
     pub(crate) fn announce_all(&self) {
         let mut attendances = lock(&self.attendances);
         let mut notes = lock(&self.notes);
+        // Those who wait to be told are among the ones that are here.
         notes.retain(|note| !note.active);
         for attendance in attendances.values_mut() {
-            *attendance = attendance.anew();
-            notes.push_back(Note { attendance: Arc::clone(attendance), active: true });
+            let former = std::mem::replace(attendance, attendance.anew());
+            notes.push_back(Note { attendance: former, active: false });
         }
+        let here = attendances.values().cloned();
+        notes.extend(here.map(|attendance| Note { attendance, active: true }));
         drop(attendances);
         self.written.notify_one();
     }
@@ -241,7 +265,7 @@ impl Present {
     pub(crate) fn leave(mut self) -> Option<Attended> {
         let subscriber = self.announced.take()?;
         let attendance = lock(&self.presence.attendances).remove(&subscriber)?;
-        let payloads = attendance.0.subscriptions.iter();
+        let payloads = attendance.entry.subscriptions.iter();
         Some(Attended {
             subscriber,
             payloads: payloads.map(|(_, payload)| payload.as_deref().cloned()).collect(),

@@ -3,14 +3,12 @@
 //!
 //! The order of steps is what makes an end be told once, whatever dies in between: a subscriber is
 //! in the roster before its beginning is told, and leaves it after its end was told. The ids of the
-//! events that tell its end are in the roster too, so whoever finishes what another one has begun
-//! asks the log first.
+//! events that tell its end are in the roster too, and a log takes such an event once only, however
+//! many nodes tell it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-
-use futures_util::{StreamExt, stream};
 
 use crate::event::Record;
 use crate::hub::Shared;
@@ -30,13 +28,11 @@ pub(crate) struct Teller {
     renewed_at: Option<Duration>,
     /// Since when it was kept without a break: whoever has just come back does not judge others.
     kept_since: Option<Duration>,
-    /// Ends that wait to be told may have been told by another node.
-    in_doubt: bool,
 }
 
 impl Teller {
     pub(crate) fn new(presence: Arc<Presence>, shared: Arc<Shared>) -> Self {
-        Self { presence, shared, renewed_at: None, kept_since: None, in_doubt: false }
+        Self { presence, shared, renewed_at: None, kept_since: None }
     }
 
     /// Turns notes into events until closed.
@@ -58,7 +54,6 @@ impl Teller {
             } else if closed {
                 break;
             } else {
-                self.in_doubt &= self.renewed_at.is_none();
                 self.rest(roster.is_some()).await;
             }
         }
@@ -106,7 +101,6 @@ impl Teller {
             Ok(Standing::New) => {
                 if self.kept_since.is_some() {
                     tracing::warn!("this node was taken for dead; its subscribers are told anew");
-                    self.in_doubt = true;
                 }
                 self.presence.announce_all();
                 self.kept_since = Some(now);
@@ -139,10 +133,12 @@ impl Teller {
             };
             tracing::info!(node, subscribers = entries.len(), "a node is gone; its streams ended");
             let attendances = entries.into_iter().map(Attendance::elsewhere);
-            let records = attendances.flat_map(|one| self.records(&one, false)).collect();
-            if let Err(error) = self.append_missing(records).await {
-                tracing::warn!(%error, "not every end could be told; the claim will expire");
-                return;
+            let records: Vec<_> = attendances.flat_map(|one| self.records(&one, false)).collect();
+            for records in records.chunks(EVENTS) {
+                if let Some(error) = self.try_append(records).await.1 {
+                    tracing::warn!(%error, "not every end could be told; the claim will expire");
+                    return;
+                }
             }
             if let Err(error) = roster.bury(&node).await {
                 tracing::warn!(%error, node, "a dead node could not be removed yet");
@@ -160,11 +156,15 @@ impl Teller {
         let came = came.iter().map(|note| Change::Came(note.attendance.entry().clone()));
         let went = went.iter().map(|note| Change::Went(note.attendance.entry().subscriber));
         self.note(roster, came.collect()).await;
-        // Without a lease, beginnings are told anew with the next one; ends may have been told.
+        // Without a lease, beginnings are told with the next one, and what was never begun has no end.
         let has_lease = roster.is_none() || self.renewed_at.is_some();
-        self.in_doubt |= !has_lease;
-        let told = notes.iter().filter(|note| has_lease || !note.active);
-        let records = told.flat_map(|note| self.records(&note.attendance, note.active));
+        let is_told = |note: &&Note| match note.active {
+            true => has_lease,
+            false => note.attendance.is_begun(),
+        };
+        let told: Vec<_> = notes.iter().filter(is_told).collect();
+        told.iter().filter(|note| note.active).for_each(|note| note.attendance.begin());
+        let records = told.iter().flat_map(|note| self.records(&note.attendance, note.active));
         let records: Vec<_> = records.collect();
         for records in records.chunks(EVENTS) {
             self.append(records).await;
@@ -192,58 +192,36 @@ impl Teller {
         }
     }
 
-    /// Appends records, all at once at first; what fails is tried again for as long as the hub runs,
-    /// and not doubled if it was accepted after all.
+    /// Appends records; what fails is tried again for as long as the hub runs.
     async fn append(&self, records: &[Record]) {
-        if self.in_doubt {
-            while self.append_missing(records.to_vec()).await.is_err() {
-                if self.presence.is_closed() {
-                    return;
-                }
-                tokio::time::sleep(self.shared.retry_delay()).await;
+        let mut left = records.to_vec();
+        while let (failed, Some(error)) = self.try_append(&left).await {
+            tracing::warn!(%error, "a change of subscriptions could not be told yet");
+            if self.presence.is_closed() {
+                return;
             }
-            return;
+            left = failed;
+            tokio::time::sleep(self.shared.retry_delay()).await;
         }
+    }
+
+    /// Appends records, all at once. Returns those that were not acknowledged, and why.
+    async fn try_append(&self, records: &[Record]) -> (Vec<Record>, Option<TransportError>) {
         let transport = &self.shared.transport;
         // Each is on its way, in order, when `append` returns its future.
         let under_way: Vec<_> =
             records.iter().map(|record| transport.append(record.clone())).collect();
-        let mut failed = Vec::new();
+        let (mut failed, mut why) = (Vec::new(), None);
         for (record, result) in records.iter().zip(under_way) {
             match result.await {
                 Ok(_) => self.count(),
-                Err(error) => failed.push((record.clone(), error)),
-            }
-        }
-        for (record, error) in failed {
-            tracing::warn!(%error, "a change of subscriptions could not be told yet");
-            loop {
-                if self.presence.is_closed() {
-                    return;
-                }
-                tokio::time::sleep(self.shared.retry_delay()).await;
-                if self.append_missing(vec![record.clone()]).await.is_ok() {
-                    break;
+                Err(error) => {
+                    failed.push(record.clone());
+                    why = Some(error);
                 }
             }
         }
-    }
-
-    /// Appends those records that the log does not hold yet.
-    async fn append_missing(&self, records: Vec<Record>) -> Result<(), TransportError> {
-        let transport = &self.shared.transport;
-        let asked = stream::iter(records).map(async |record| {
-            let found = transport.locate(record.id.as_str()).await?;
-            Ok::<_, TransportError>(found.is_none().then_some(record))
-        });
-        let mut missing = asked.buffered(64);
-        while let Some(record) = missing.next().await {
-            if let Some(record) = record? {
-                transport.append(record).await?;
-                self.count();
-            }
-        }
-        Ok(())
+        (failed, why)
     }
 
     fn count(&self) {

@@ -16,7 +16,8 @@ pub type Future<'a, T> = Pin<Box<dyn std::future::Future<Output = T> + Send + 'a
 /// # Contract
 /// - **Append** is atomic and ordered. When it returns `Ok`, the event is durable to the level the
 ///   transport states in its documentation, and has a position greater than that of every event
-///   accepted before.
+///   accepted before. An event that tells of a subscription is accepted once: if its id is there
+///   already, so that another node has told the same, its position is that of the first one.
 /// - **The tail** is told every accepted event, of all hubs that share the log, in the log's
 ///   order, exactly once per hub, across reconnects of the engine's client.
 /// - **Read** returns events in order with no hole; what retention has dropped is reported as

@@ -40,7 +40,10 @@ pub fn init_shared(level: &str) -> Lines {
 
 fn filter(level: &str) -> EnvFilter {
     // The level is one of a list, so the filter is valid.
-    EnvFilter::new(format!("warn,mercure_hub={level},mercure_engine={level}"))
+    let ours = ["mercure_hub", "mercure_engine", "mercure_transports"];
+    let ours = ours.map(|name| format!("{name}={level}")).join(",");
+    // What that driver says of a lost connection, the transport says better.
+    EnvFilter::new(format!("warn,async_nats=off,{ours}"))
 }
 
 /// Writes to standard error, and tells each line to those who listen.

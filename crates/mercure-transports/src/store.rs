@@ -5,6 +5,7 @@
 
 use std::fmt::Debug;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mercure_engine::{
@@ -48,7 +49,8 @@ pub(crate) trait Store: Debug + Send + Sync + 'static {
     fn open(&self) -> impl Future<Output = Outcome<()>> + Send;
 
     /// Appends records in order, as few round trips and syncs as possible for all of them. A record
-    /// that was not accepted has no place; later ones may have one.
+    /// that was not accepted has no place; later ones may have one. One that tells of a subscription,
+    /// and whose id is there already, is not added again: its place is that of the first one.
     fn append(&self, batch: &[Record]) -> impl Future<Output = Outcome<Vec<Option<Place>>>> + Send;
 
     /// Reads what follows a place; what follows the oldest event that was dropped if there is none.
@@ -112,4 +114,9 @@ pub(crate) fn milliseconds(time: Duration) -> i64 {
 /// A number as engines take it that know no larger ones.
 pub(crate) fn signed(number: impl TryInto<i64>) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
+}
+
+/// What a panic elsewhere has left is still whole: nothing here is changed in several steps.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

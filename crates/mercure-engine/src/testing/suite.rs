@@ -39,6 +39,7 @@ pub async fn conformance(subject: &dyn Subject) -> Result<(), TransportError> {
     finds_the_earliest_duplicate(&*transport).await?;
     reports_what_is_gone(&*transport).await?;
     keeps_order_under_concurrency(subject).await?;
+    tells_of_a_subscription_once(subject).await?;
     super::retention::conformance(subject).await?;
     if subject.is_shared() {
         super::nodes::conformance(subject).await?;
@@ -100,6 +101,20 @@ async fn finds_the_earliest_duplicate(transport: &dyn Transport) -> Result<(), T
     assert_eq!(place(transport, "twice").await?, Some(first));
     let after = ids(transport, From::After(first)).await?;
     assert_eq!(after, Some(vec!["between".to_owned(), "twice".to_owned()]));
+    Ok(())
+}
+
+/// Whoever tells of a subscription what another one has told already changes nothing.
+async fn tells_of_a_subscription_once(subject: &dyn Subject) -> Result<(), TransportError> {
+    let transport = subject.node(&subject.fresh(), Retention::default());
+    transport.start(Arc::new(Recorder::default())).await?;
+    let told = Record { of_subscription: true, ..record("told") };
+    let tell = async || transport.append(told.clone()).await;
+    let first = answer(tell).await?;
+    accept(&*transport, "between").await?;
+    assert_eq!(answer(tell).await?, first, "it is where it was told first");
+    let all = ids(&*transport, From::Oldest).await?;
+    assert_eq!(all, Some(vec!["told".to_owned(), "between".to_owned()]));
     Ok(())
 }
 

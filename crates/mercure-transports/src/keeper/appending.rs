@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mercure_engine::{Future, Measure, Position, Record, Retention, TransportError};
+use mercure_engine::{Future, Position, Record, TransportError};
 use tokio::sync::{mpsc, oneshot};
 
 use super::health::Ask;
@@ -13,20 +13,11 @@ use crate::store::{Outcome, Place, Store};
 const BATCH: usize = 1024;
 /// Their size in bytes; one record may exceed it.
 const BATCH_BYTES: usize = 4 << 20;
-/// How much more than the retention names may be there, as a part of it, before it is applied: each
-/// time drops many events, so that not every append has to.
-const SLACK: u64 = 64;
 
 /// A record on its way, and who waits for its place.
 pub(super) struct Append {
     record: Record,
     reply: oneshot::Sender<Outcome<Position>>,
-}
-
-/// What is there, as far as this node knows, to see when to trim.
-struct Stock {
-    events: u64,
-    bytes: u64,
 }
 
 impl<S: Store> Inner<S> {
@@ -56,21 +47,13 @@ impl<S: Store> Inner<S> {
 
     /// Appends what is handed in, for as long as anybody can.
     pub(super) async fn keep_appending(self: Arc<Self>, mut queue: mpsc::Receiver<Append>) {
-        let mut stock = None;
         let mut batch = Vec::new();
-        let mut upkeep = tokio::time::interval(PATIENCE);
         loop {
             tokio::select! {
                 first = queue.recv() => match first {
                     Some(first) => batch.push(first),
                     None => return,
                 },
-                _ = upkeep.tick() => {
-                    // Events grow old without anybody appending.
-                    let has_age = self.retention.as_ref().is_some_and(|kept| kept.age.is_some());
-                    self.apply_retention(&mut stock, has_age).await;
-                    continue;
-                }
                 () = self.write_trouble() => {
                     // Whether it is over is found out by trying, also if nobody publishes.
                     drop(self.asked(Ask::Write, self.append_to_store(&[])).await);
@@ -85,12 +68,11 @@ impl<S: Store> Inner<S> {
                 bytes += next.record.size();
                 batch.push(next);
             }
-            self.append_batch(&mut batch, &mut stock).await;
-            self.apply_retention(&mut stock, false).await;
+            self.append_batch(&mut batch).await;
         }
     }
 
-    async fn append_batch(&self, batch: &mut Vec<Append>, stock: &mut Option<Stock>) {
+    async fn append_batch(&self, batch: &mut Vec<Append>) {
         let (records, replies): (Vec<_>, Vec<_>) =
             batch.drain(..).map(|append| (append.record, append.reply)).unzip();
         let epoch = self.following.epoch();
@@ -102,11 +84,7 @@ impl<S: Store> Inner<S> {
                 return;
             }
         };
-        if let Some(stock) = stock {
-            let counted = records.iter().filter(|record| !record.of_subscription).count();
-            stock.events += counted as u64;
-            stock.bytes += records.iter().map(|record| record.size() as u64).sum::<u64>();
-        }
+        self.trimming.grown(&records, self.retention.as_ref());
         // Told before it is acknowledged, as far as nothing of other nodes comes before it.
         let told = records.into_iter().zip(&places);
         let told = told.filter_map(|(record, place)| Some(((*place)?, record)));
@@ -129,24 +107,6 @@ impl<S: Store> Inner<S> {
     async fn append_to_store(&self, records: &[Record]) -> Outcome<Vec<Option<Place>>> {
         self.make_sure().await?;
         self.store.append(records).await
-    }
-
-    async fn apply_retention(&self, stock: &mut Option<Stock>, age: bool) {
-        let Some(retention) = &self.retention else { return };
-        if !age && stock.as_ref().is_some_and(|stock| !stock.exceeds(retention)) {
-            return;
-        }
-        match self.asked(Ask::Write, self.store.trim(retention)).await {
-            Ok((events, Measure { bytes, .. })) => *stock = Some(Stock { events, bytes }),
-            Err(error) => tracing::debug!(%error, "the oldest events could not be dropped yet"),
-        }
-    }
-}
-
-impl Stock {
-    fn exceeds(&self, retention: &Retention) -> bool {
-        let over = |held: u64, bound: u64| held > bound.saturating_add(bound / SLACK);
-        over(self.events, retention.events as u64) || over(self.bytes, retention.bytes as u64)
     }
 }
 

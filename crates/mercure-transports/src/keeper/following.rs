@@ -7,8 +7,8 @@ use mercure_engine::{Event, Position, ReadLimit, Record, Tail};
 use mercure_protocol::EventId;
 
 use super::health::Ask;
-use super::{Inner, PATIENCE, lock, no_answer, position};
-use crate::store::{Newest, Outcome, Place, Store, Stretch};
+use super::{Inner, PATIENCE, no_answer, position};
+use crate::store::{Newest, Outcome, Place, Store, Stretch, lock};
 
 /// A little longer than a store may wait for news.
 const FOLLOW_PATIENCE: std::time::Duration = PATIENCE.saturating_mul(2);

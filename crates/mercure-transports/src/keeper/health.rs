@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use mercure_engine::{Clock, State, TransportError};
 
-use super::lock;
-use crate::store::Outcome;
+use crate::store::{Outcome, lock};
 
 /// Shortest and longest pause between two attempts.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));

@@ -12,9 +12,10 @@
 mod appending;
 mod following;
 mod health;
+mod trimming;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mercure_engine::{
@@ -27,7 +28,8 @@ use tokio::task::JoinSet;
 use self::appending::Append;
 use self::following::Following;
 use self::health::{Ask, Health};
-use crate::store::{Outcome, Place, Store};
+use self::trimming::Trimming;
+use crate::store::{Outcome, Place, Store, lock};
 
 /// How long the engine may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -54,6 +56,7 @@ struct Inner<S> {
     clock: Clock,
     following: Following,
     health: Health,
+    trimming: Trimming,
     appends: mpsc::Sender<Append>,
     /// This node's name in the roster.
     node: Mutex<String>,
@@ -69,6 +72,7 @@ impl<S: Store> Keeper<S> {
                 health: Health::new(clock.clone()),
                 clock,
                 following: Following::default(),
+                trimming: Trimming::default(),
                 appends,
                 node: Mutex::new(new_name()),
             }),
@@ -95,6 +99,7 @@ impl<S: Store> Transport for Keeper<S> {
             if let Some(queue) = lock(&self.queue).take() {
                 tasks.spawn(Arc::clone(inner).keep_appending(queue));
                 tasks.spawn(Arc::clone(inner).keep_following());
+                tasks.spawn(Arc::clone(inner).keep_trimming());
             }
             Ok(head)
         })
@@ -279,8 +284,4 @@ fn position(epoch: u16, place: Place) -> Position {
 
 fn split(position: Position) -> (u16, Place) {
     ((position.0 >> PLACE_BITS) as u16, position.0 & ((1 << PLACE_BITS) - 1))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

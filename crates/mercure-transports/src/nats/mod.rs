@@ -90,24 +90,22 @@ impl Nats {
         let answer = asked.await;
         if answer.is_err() {
             self.connections.forget().await;
-            self.readers.forget().await;
+            self.readers.forget();
         }
         answer
     }
 
     /// Learns which of the events up to a place tell of subscriptions, and how many of those from
-    /// `first` on do not.
+    /// `first` on do not. What was learned stays known if this is given up halfway.
     async fn count(&self, session: &Session, first: Place, last: Place) -> Outcome<u64> {
         let mut told = self.told.lock().await;
         if last < told.through {
             *told = OfSubscriptions::default();
         }
         let begin = first.max(told.through + 1);
-        let filter = session.names.subject_of_told("*");
-        for place in session.places_of(&filter, begin, last).await? {
-            told.places.push_back(place);
+        if begin <= last {
+            told.learn(session, begin, last).await?;
         }
-        told.through = told.through.max(last);
         while told.places.front().is_some_and(|place| *place < first) {
             told.places.pop_front();
         }
@@ -132,38 +130,35 @@ impl Nats {
     }
 }
 
-impl Session {
-    /// The places of events with a subject, within a stretch.
-    async fn places_of(&self, filter: &str, first: Place, last: Place) -> Outcome<Vec<Place>> {
-        let mut places = Vec::new();
-        if first > last {
-            return Ok(places);
-        }
-        let config = pull::Config {
-            filter_subject: filter.to_owned(),
-            headers_only: true,
-            ..self.reading_from(first)
-        };
-        let consumer = self.log.create_consumer(config).await.map_err(unavailable)?;
-        loop {
-            let mut page =
-                consumer.fetch().max_messages(SCAN).messages().await.map_err(unavailable)?;
-            let mut count = 0;
+impl OfSubscriptions {
+    /// Looks at the subjects of a stretch. All of them: a server looks for some by trying each, anew
+    /// for each message.
+    async fn learn(&mut self, session: &Session, first: Place, last: Place) -> Outcome<()> {
+        let config = pull::Config { headers_only: true, ..session.reading_from(first) };
+        let consumer = session.log.create_consumer(config).await.map_err(unavailable)?;
+        let sign = session.names.subject_of_told("");
+        while self.through < last {
+            let page = consumer.fetch().max_messages(SCAN).messages().await;
+            let mut page = page.map_err(unavailable)?;
+            let before = self.through;
             while let Some(message) = page.next().await {
                 let message = message.map_err(unavailable)?;
-                let info = message.info().map_err(unavailable)?;
-                if info.stream_sequence > last {
-                    return Ok(places);
+                let place = message.info().map_err(unavailable)?.stream_sequence;
+                if place <= last && message.subject.starts_with(&sign) {
+                    self.places.push_back(place);
                 }
-                places.push(info.stream_sequence);
-                count += 1;
+                self.through = place.min(last);
             }
-            if count < SCAN {
-                return Ok(places);
+            if self.through == before {
+                // The rest was dropped.
+                self.through = last;
             }
         }
+        Ok(())
     }
+}
 
+impl Session {
     /// A reader that begins at a place and is forgotten when nobody asks it any more.
     fn reading_from(&self, place: Place) -> pull::Config {
         pull::Config {
@@ -212,7 +207,12 @@ impl Store for Nats {
                     true => session.names.subject_of_told(&digest),
                     false => session.names.subject_of_update(&digest),
                 };
-                let message = PublishMessage::build().payload(Bytes::from(encoded));
+                let mut message = PublishMessage::build().payload(Bytes::from(encoded));
+                // Told once: the driver keeps what it could not send, and sends it when it can, long
+                // after its sender has given up and tried again.
+                if record.of_subscription {
+                    message = message.message_id(record.id.as_str());
+                }
                 // All are under way before the first confirmation is waited for.
                 confirmations.push(session.jetstream.send_publish(subject, message).await);
             }

@@ -2,6 +2,7 @@
 //! have read with and will go on with.
 
 use std::collections::VecDeque;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -9,11 +10,10 @@ use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::{Consumer, pull};
 use futures_util::{FutureExt, StreamExt};
 use mercure_engine::{ReadLimit, Record, TransportError};
-use tokio::sync::Mutex;
 
 use super::connection::{Session, unavailable};
 use super::damaged;
-use crate::store::{Outcome, Place, Stretch};
+use crate::store::{Outcome, Place, Stretch, lock};
 
 /// Consumers that wait for whoever has read with them.
 const KEPT: usize = 16;
@@ -24,7 +24,8 @@ const WAIT: Duration = Duration::from_secs(4);
 
 #[derive(Default)]
 pub(super) struct Readers {
-    /// Each with the place after which it goes on.
+    /// Each with the place after which it goes on. What is in use is not here, and comes back only if
+    /// it was used to the end: if that is given up halfway, what it has brought is lost.
     kept: Mutex<VecDeque<(Place, Consumer<pull::Config>)>>,
     follower: Mutex<Option<Follower>>,
 }
@@ -37,9 +38,9 @@ struct Follower {
 
 impl Readers {
     /// Consumers may be gone, as the server may be another one.
-    pub(super) async fn forget(&self) {
-        self.kept.lock().await.clear();
-        *self.follower.lock().await = None;
+    pub(super) fn forget(&self) {
+        lock(&self.kept).clear();
+        *lock(&self.follower) = None;
     }
 
     pub(super) async fn read(
@@ -49,7 +50,7 @@ impl Readers {
         limit: ReadLimit,
     ) -> Outcome<Stretch> {
         if let Some(after) = after
-            && let Some(consumer) = self.take(after).await
+            && let Some(consumer) = self.take(after)
         {
             let events = self.read_with(consumer, limit).await?;
             // Only a new one can tell that something is missing, or that nothing follows.
@@ -69,8 +70,8 @@ impl Readers {
         Ok(Stretch { head, events })
     }
 
-    async fn take(&self, after: Place) -> Option<Consumer<pull::Config>> {
-        let mut kept = self.kept.lock().await;
+    fn take(&self, after: Place) -> Option<Consumer<pull::Config>> {
+        let mut kept = lock(&self.kept);
         let at = kept.iter().position(|(place, _)| *place == after)?;
         kept.remove(at).map(|(_, consumer)| consumer)
     }
@@ -100,7 +101,7 @@ impl Readers {
             }
         }
         if let Some((last, _)) = events.last() {
-            let mut kept = self.kept.lock().await;
+            let mut kept = lock(&self.kept);
             kept.push_back((*last, consumer));
             if kept.len() > KEPT {
                 kept.pop_front();
@@ -111,14 +112,13 @@ impl Readers {
 
     pub(super) async fn follow(&self, session: &Session, cursor: &AtomicU64) -> Outcome<Stretch> {
         let through = cursor.load(Ordering::Acquire);
-        let mut kept = self.follower.lock().await;
-        // Taken out while it is used: if this is given up halfway, what it has brought is lost.
-        let mut follower = match kept.take().filter(|follower| follower.next <= through + 1) {
+        let kept = lock(&self.follower).take();
+        let mut follower = match kept.filter(|follower| follower.next <= through + 1) {
             Some(follower) => follower,
             None => Follower::new(session, through + 1).await?,
         };
         let Ok(first) = tokio::time::timeout(WAIT, follower.news.next()).await else {
-            *kept = Some(follower);
+            *lock(&self.follower) = Some(follower);
             // Nothing new; or the log was made anew, and what is new comes before the cursor.
             let state = session.log.get_info().await.map_err(unavailable)?.state;
             let head = (state.last_sequence < through).then_some(state.last_sequence);
@@ -135,11 +135,10 @@ impl Readers {
             let is_whole = *first == follower.next && last - first + 1 == events.len() as Place;
             follower.next = last + 1;
             if is_whole {
-                *kept = Some(follower);
+                *lock(&self.follower) = Some(follower);
                 return Ok(Stretch { head: None, events });
             }
         }
-        drop(kept);
         // A message was lost on its way, or dropped from the log: a look tells.
         let limit = ReadLimit { events: 1024, bytes: 1 << 20 };
         self.read(session, Some(cursor.load(Ordering::Acquire)), limit).await

@@ -116,7 +116,7 @@ impl Notes {
             let claimed = session.nodes.update(&other, CLAIMED.into(), entry.revision).await;
             // It has just renewed its lease, or somebody else was quicker.
             if claimed.is_ok() {
-                let entries = entries(session, &other).await?;
+                let entries = entries(session, std::slice::from_ref(&other)).await?;
                 return Ok(Some(Claimed { node: other, entries }));
             }
         }
@@ -137,12 +137,9 @@ impl Notes {
 /// What the other nodes have noted. Entries of nodes that are not known any more are left out.
 pub(super) async fn others(session: &Session, node: &str) -> Outcome<(u64, Vec<RosterEntry>)> {
     let state = session.roster.get_info().await.map_err(unavailable)?.state;
-    let mut found = Vec::new();
-    for other in names(session).await? {
-        if other != node {
-            found.extend(entries(session, &other).await?);
-        }
-    }
+    let others = names(session).await?;
+    let others: Vec<_> = others.into_iter().filter(|other| other != node).collect();
+    let found = entries(session, &others).await?;
     // Each note raises the sequence; each removal in between lowers the number.
     let version = (state.last_sequence << 24).wrapping_sub(state.messages);
     Ok((version, found))
@@ -163,10 +160,11 @@ async fn names(session: &Session) -> Outcome<Vec<String>> {
     keys.try_collect().await.map_err(unavailable)
 }
 
-async fn entries(session: &Session, node: &str) -> Outcome<Vec<RosterEntry>> {
+/// What some nodes have noted. Everything is read: a server looks for some subjects by trying each,
+/// anew for each message.
+async fn entries(session: &Session, nodes: &[String]) -> Outcome<Vec<RosterEntry>> {
     let consumer = session.roster.create_consumer(pull::Config {
         deliver_policy: DeliverPolicy::All,
-        filter_subject: session.names.subject_of_entry(node, "*"),
         ack_policy: AckPolicy::None,
         inactive_threshold: Duration::from_secs(10),
         memory_storage: true,
@@ -174,11 +172,15 @@ async fn entries(session: &Session, node: &str) -> Outcome<Vec<RosterEntry>> {
         ..pull::Config::default()
     });
     let consumer = consumer.await.map_err(unavailable)?;
+    let wanted: Vec<_> =
+        nodes.iter().map(|node| session.names.subject_of_entry(node, "")).collect();
+    let is_wanted = |subject: &str| wanted.iter().any(|prefix| subject.starts_with(prefix));
     let mut found = Vec::new();
     loop {
         let page = consumer.fetch().max_messages(PAGE).messages().await;
         let page: Vec<_> = page.map_err(unavailable)?.try_collect().await.map_err(unavailable)?;
-        found.extend(page.iter().filter_map(|message| RosterEntry::decode(&message.payload)));
+        let mine = page.iter().filter(|message| is_wanted(&message.subject));
+        found.extend(mine.filter_map(|message| RosterEntry::decode(&message.payload)));
         if page.len() < PAGE {
             return Ok(found);
         }

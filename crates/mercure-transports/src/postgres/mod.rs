@@ -22,7 +22,6 @@ use mercure_engine::{
 };
 use mercure_protocol::EventId;
 use tokio_postgres::Row;
-use tokio_postgres::types::ToSql;
 
 use self::connection::{Connected, Connections, Role, explain};
 use crate::address::{Address, ConnectError};
@@ -83,25 +82,19 @@ impl Store for Postgres {
 
     async fn append(&self, batch: &[Record]) -> Outcome<Vec<Option<Place>>> {
         let writer = self.connections.of(Role::Writer, &self.schema).await?;
-        let mut rows = Rows::default();
-        batch.iter().for_each(|record| rows.push(record));
-        let encoded: Vec<&[u8]> = rows.records.iter().map(Vec::as_slice).collect();
-        let head_id = batch.last().map(|record| record.id.as_str());
-        let count = batch.len() as i64;
-        let values: [&(dyn ToSql + Sync); 8] = [
-            &count,
-            &rows.published,
-            &rows.bytes,
-            &head_id,
-            &rows.ids,
-            &rows.published_before,
-            &rows.bytes_before,
-            &encoded,
-        ];
-        let row = writer.client.query_one(&writer.statements.append, &values).await;
-        let row = row.map_err(|error| explain(&error))?;
-        let first = place(&row, 0);
-        Ok((first..first + batch.len() as Place).map(Some).collect())
+        let ids: Vec<&str> = batch.iter().map(|record| record.id.as_str()).collect();
+        let told: Vec<bool> = batch.iter().map(|record| record.of_subscription).collect();
+        let sizes: Vec<i64> = batch.iter().map(|record| signed(record.size())).collect();
+        let records = batch.iter().map(|record| {
+            let mut encoded = Vec::new();
+            record.encode(&mut encoded);
+            encoded
+        });
+        let records: Vec<Vec<u8>> = records.collect();
+        let append = &writer.statements.append;
+        let row = writer.client.query_one(append, &[&ids, &told, &sizes, &records]).await;
+        let places: Vec<i64> = row.map_err(|error| explain(&error))?.get(0);
+        Ok(places.into_iter().map(|place| Some(unsigned(place))).collect())
     }
 
     async fn read(&self, after: Option<Place>, limit: ReadLimit) -> Outcome<Stretch> {
@@ -190,30 +183,6 @@ impl Store for Postgres {
     async fn bury(&self, node: &str) -> Outcome<()> {
         let writer = self.connections.of(Role::Writer, &self.schema).await?;
         roster::bury(&writer, node).await.map_err(|error| explain(&error))
-    }
-}
-
-/// A batch by columns, with the sums before each record, within the batch.
-#[derive(Default)]
-struct Rows<'a> {
-    ids: Vec<&'a str>,
-    published_before: Vec<i64>,
-    bytes_before: Vec<i64>,
-    records: Vec<Vec<u8>>,
-    published: i64,
-    bytes: i64,
-}
-
-impl<'a> Rows<'a> {
-    fn push(&mut self, record: &'a Record) {
-        let mut encoded = Vec::new();
-        record.encode(&mut encoded);
-        self.ids.push(record.id.as_str());
-        self.published_before.push(self.published);
-        self.bytes_before.push(self.bytes);
-        self.records.push(encoded);
-        self.published += i64::from(!record.of_subscription);
-        self.bytes += record.size() as i64;
     }
 }
 

@@ -26,6 +26,7 @@ const MIGRATIONS: &[&str] = &[
         record bytea NOT NULL
     ) WITH (autovacuum_vacuum_scale_factor = 0.05);
     CREATE INDEX events_by_id ON {schema}.events (md5(id), place);",
+    APPEND,
     "CREATE TABLE {schema}.nodes (
         node text PRIMARY KEY,
         expires_at timestamptz NOT NULL,
@@ -43,6 +44,48 @@ const MIGRATIONS: &[&str] = &[
     );
     INSERT INTO {schema}.roster DEFAULT VALUES;",
 ];
+
+/// A function, so that the whole happens at the server, in one round trip, while the counter's lock is
+/// held: each of its statements sees what was committed before it, and so what tells of a subscription
+/// is found if it is there.
+const APPEND: &str = "
+CREATE FUNCTION {schema}.append(ids text[], told boolean[], sizes bigint[], records bytea[])
+RETURNS bigint[] LANGUAGE plpgsql AS $$
+DECLARE
+    sums {schema}.log;
+    places bigint[];
+    added bigint;
+    added_published bigint;
+    added_bytes bigint;
+    newest text;
+BEGIN
+    SELECT * INTO sums FROM {schema}.log FOR UPDATE;
+    WITH given AS (
+        SELECT *, CASE WHEN is_told THEN (
+            SELECT min(place) FROM {schema}.events
+            WHERE md5(events.id) = md5(rows.id) AND events.id = rows.id
+        ) END AS known
+        FROM unnest(ids, told, sizes, records) WITH ORDINALITY
+            AS rows (id, is_told, size, record, n)
+    ), fresh AS (
+        SELECT n, id, record, is_told, size, sums.head + row_number() OVER before AS place,
+            sums.published + sum((NOT is_told)::int) OVER before - (NOT is_told)::int AS published,
+            sums.bytes + sum(size) OVER before - size AS bytes
+        FROM given WHERE known IS NULL WINDOW before AS (ORDER BY n)
+    ), stored AS (
+        INSERT INTO {schema}.events (place, id, published_before, bytes_before, record)
+        SELECT place, id, published, bytes, record FROM fresh
+    )
+    SELECT array_agg(coalesce(known, place) ORDER BY n), count(place),
+        count(place) FILTER (WHERE NOT given.is_told), coalesce(sum(fresh.size), 0),
+        (array_agg(fresh.id ORDER BY place DESC) FILTER (WHERE place IS NOT NULL))[1]
+    INTO places, added, added_published, added_bytes, newest
+    FROM given LEFT JOIN fresh USING (n);
+    UPDATE {schema}.log SET head = head + added, published = published + added_published,
+        bytes = bytes + added_bytes, head_id = coalesce(newest, head_id);
+    PERFORM pg_notify('{schema}', (sums.head + added)::text);
+    RETURN coalesce(places, '{}');
+END $$";
 
 /// Brings the schema to this version; of several nodes that start at once, one after the other.
 pub(super) async fn migrate(client: &mut Client, schema: &str) -> Outcome<()> {

@@ -21,7 +21,7 @@ impl Statements {
     pub(super) async fn prepare(client: &Client, schema: &str) -> Result<Self, Error> {
         let prepare = async |text: &str| client.prepare(&text.replace("{schema}", schema)).await;
         Ok(Self {
-            append: prepare(APPEND).await?,
+            append: prepare("SELECT {schema}.append($1, $2, $3, $4)").await?,
             read: prepare(READ).await?,
             locate: prepare(LOCATE).await?,
             newest: prepare("SELECT head, head_id FROM {schema}.log").await?,
@@ -37,20 +37,6 @@ impl Statements {
         })
     }
 }
-
-/// One statement, so one round trip and one commit for the whole batch.
-const APPEND: &str = "
-WITH sums AS (
-    UPDATE {schema}.log SET head = head + $1, published = published + $2, bytes = bytes + $3,
-        head_id = coalesce($4, head_id)
-    RETURNING head - $1 AS head, published - $2 AS published, bytes - $3 AS bytes
-), added AS (
-    INSERT INTO {schema}.events (place, id, published_before, bytes_before, record)
-    SELECT sums.head + n, id, sums.published + p, sums.bytes + b, record
-    FROM sums, unnest($5::text[], $6::bigint[], $7::bigint[], $8::bytea[])
-        WITH ORDINALITY AS rows (id, p, b, record, n)
-)
-SELECT head + 1, pg_notify('{schema}', (head + $1)::text) FROM sums";
 
 /// Both ends of the stretch are known beforehand, so no more is looked at than is returned.
 const READ: &str = "

@@ -152,9 +152,9 @@ impl Store for Redis {
             let counted = u8::from(!record.of_subscription);
             append.arg(record.id.as_str()).arg(counted).arg(record.size()).arg(&encoded);
         }
-        let first: Place = self.run(&append).await?;
+        let places: Vec<Place> = self.run(&append).await?;
         self.replicated().await?;
-        Ok((first..first + batch.len() as Place).map(Some).collect())
+        Ok(places.into_iter().map(Some).collect())
     }
 
     async fn read(&self, after: Option<Place>, limit: ReadLimit) -> Outcome<Stretch> {

@@ -66,23 +66,32 @@ local function measured(dropped)
 end
 ";
 
-/// An id that is there already keeps its earliest place; later ones wait in a sorted set.
+/// An id that is there already keeps its earliest place; later ones wait in a sorted set. What tells
+/// of a subscription is told once: a node that got no answer sends it again, and the first one may
+/// still have been on its way.
 const APPEND: &str = r"
-local first = head + 1
+local places = {}
 for at = 2, 1 + ARGV[1] * 4, 4 do
-    local id, place = ARGV[at], text(head + 1)
-    redis.call('XADD', log, place .. '-0', 'r', ARGV[at + 3], 'i', id,
-        'p', text(published), 'b', text(bytes), 't', text(now))
-    if redis.call('HSETNX', ids, id, place) == 0 then
-        redis.call('ZADD', duplicates, 0, id .. '\0' .. string.format('%016.0f', head + 1))
+    local id, counted = ARGV[at], ARGV[at + 1]
+    local known = counted == '0' and redis.call('HGET', ids, id)
+    if known then
+        table.insert(places, tonumber(known))
+    else
+        local place = text(head + 1)
+        redis.call('XADD', log, place .. '-0', 'r', ARGV[at + 3], 'i', id,
+            'p', text(published), 'b', text(bytes), 't', text(now))
+        if redis.call('HSETNX', ids, id, place) == 0 then
+            redis.call('ZADD', duplicates, 0, id .. '\0' .. string.format('%016.0f', head + 1))
+        end
+        redis.call('HSET', meta, 'head_id', id)
+        head = head + 1
+        published = published + tonumber(counted)
+        bytes = bytes + tonumber(ARGV[at + 2])
+        table.insert(places, head)
     end
-    head = head + 1
-    published = published + tonumber(ARGV[at + 1])
-    bytes = bytes + tonumber(ARGV[at + 2])
 end
 redis.call('HSET', meta, 'head', text(head), 'published', text(published), 'bytes', text(bytes))
-if head >= first then redis.call('HSET', meta, 'head_id', ARGV[ARGV[1] * 4 - 2]) end
-return first
+return places
 ";
 
 const READ: &str = r"

@@ -1,4 +1,3 @@
-use std::ops::Range;
 use std::time::Duration;
 
 use mercure_engine::{Measure, ReadLimit, Record, Retention};
@@ -14,16 +13,23 @@ pub(super) fn append(
     connection: &mut Connection,
     batch: &[Record],
     at: i64,
-) -> rusqlite::Result<Range<Place>> {
+) -> rusqlite::Result<Vec<Place>> {
     let change = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let (head, mut published, mut bytes): (i64, i64, i64) = change
         .prepare_cached("SELECT head, published, bytes FROM log")?
         .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let mut insert = change.prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
     let mut place = head;
-    let mut encoded = Vec::new();
+    let (mut encoded, mut places) = (Vec::new(), Vec::with_capacity(batch.len()));
     for record in batch {
+        if record.of_subscription
+            && let Some(known) = locate(&change, record.id.as_str())?
+        {
+            places.push(known);
+            continue;
+        }
         place += 1;
+        places.push(place as Place);
         encoded.clear();
         record.encode(&mut encoded);
         insert.execute(params![place, record.id.as_str(), at, published, bytes, encoded])?;
@@ -38,7 +44,7 @@ pub(super) fn append(
         )?
         .execute(params![place, batch.last().map(|r| r.id.as_str()), published, bytes])?;
     change.commit()?;
-    Ok(head as Place + 1..place as Place + 1)
+    Ok(places)
 }
 
 pub(super) fn read(

@@ -13,7 +13,7 @@ use std::fmt;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mercure_engine::{
@@ -23,7 +23,7 @@ use mercure_engine::{
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::Purpose;
-use crate::store::{Newest, Outcome, Place, Store, Stretch, milliseconds};
+use crate::store::{Newest, Outcome, Place, Store, Stretch, lock, milliseconds};
 
 /// How long a statement waits for a tool that writes to the same file.
 const BUSY: Duration = Duration::from_secs(3);
@@ -156,8 +156,9 @@ impl Store for Sqlite {
         let (batch, at) = (batch.to_vec(), milliseconds(self.0.clock.unix_time()));
         self.write(move |connection, shared| {
             let places = log::append(connection, &batch, at)?;
-            shared.written.fetch_max(places.end - 1, Ordering::AcqRel);
-            Ok(places.map(Some).collect())
+            let last = places.iter().copied().max().unwrap_or_default();
+            shared.written.fetch_max(last, Ordering::AcqRel);
+            Ok(places.into_iter().map(Some).collect())
         })
         .await
     }
@@ -270,8 +271,4 @@ fn explain(error: &rusqlite::Error) -> TransportError {
         )),
         _ => TransportError::Unavailable(error.to_string()),
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -56,13 +56,18 @@ impl Process {
 
     /// Waits until a port of it accepts connections.
     pub fn wait_for(&mut self, port: u16) {
-        let attempts = START.as_millis() / 20;
-        for _ in 0..attempts {
+        assert!(self.listens(port), "the server on port {port} has ended, or does not listen");
+    }
+
+    /// The same; `false` if it ends instead.
+    #[must_use]
+    pub fn listens(&mut self, port: u16) -> bool {
+        for _ in 0..START.as_millis() / 20 {
             if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return;
+                return true;
             }
-            if let Ok(Some(status)) = self.child.try_wait() {
-                panic!("the server has ended: {status}");
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return false;
             }
             #[expect(
                 clippy::disallowed_methods,
@@ -70,7 +75,7 @@ impl Process {
             )]
             std::thread::sleep(Duration::from_millis(20));
         }
-        panic!("the server does not listen on port {port}");
+        false
     }
 }
 

@@ -74,7 +74,13 @@ impl RedisServer {
     /// Its URL, for a log of its own.
     #[must_use]
     pub fn url(&self, namespace: &str) -> String {
-        format!("redis://127.0.0.1:{}/0?namespace={namespace}", self.port)
+        Self::url_at(self.port, namespace)
+    }
+
+    /// The URL by which it is reached at another port, through a proxy.
+    #[must_use]
+    pub fn url_at(port: u16, namespace: &str) -> String {
+        format!("redis://127.0.0.1:{port}/0?namespace={namespace}")
     }
 }
 
@@ -113,7 +119,20 @@ impl PostgresServer {
         Self { process, port, folder, settings }
     }
 
+    /// One that was killed leaves processes behind, which end when they notice, and keep the next one
+    /// from starting until then.
     fn launch(folder: &Path, port: u16, settings: &[String]) -> Process {
+        for _ in 0..100 {
+            let mut process = Self::attempt(folder, port, settings);
+            if process.listens(port) {
+                return process;
+            }
+        }
+        let log = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
+        panic!("postgres does not start: {log}");
+    }
+
+    fn attempt(folder: &Path, port: u16, settings: &[String]) -> Process {
         let mut command = as_owner("postgres", unprivileged().as_deref());
         command.arg("-D").arg(folder.join("data"));
         command.args(["-p", &port.to_string(), "-h", "127.0.0.1", "-k", ""]);
@@ -122,21 +141,23 @@ impl PostgresServer {
         }
         let log = folder.join("log");
         // A fast shutdown: clients are cut off.
-        let mut process = Process::start(&mut command, &log, "INT").expect("postgres");
-        process.wait_for(port);
-        process
+        Process::start(&mut command, &log, "INT").expect("postgres")
     }
 
     /// Starts it again, on its data, after it was ended.
     pub fn restart(&mut self) {
-        // The shared memory of a server that was killed is taken over by the next one.
         self.process = Self::launch(self.folder.path(), self.port, &self.settings);
     }
 
     /// Its URL, for a log of its own.
     #[must_use]
     pub fn url(&self, namespace: &str) -> String {
-        let port = self.port;
+        Self::url_at(self.port, namespace)
+    }
+
+    /// The URL by which it is reached at another port, through a proxy.
+    #[must_use]
+    pub fn url_at(port: u16, namespace: &str) -> String {
         format!("postgres://mercure@127.0.0.1:{port}/postgres?namespace={namespace}")
     }
 }
@@ -194,6 +215,12 @@ impl NatsServer {
     /// Its URL, for a log of its own.
     #[must_use]
     pub fn url(&self, namespace: &str) -> String {
-        format!("nats://127.0.0.1:{}?namespace={namespace}", self.port)
+        Self::url_at(self.port, namespace)
+    }
+
+    /// The URL by which it is reached at another port, through a proxy.
+    #[must_use]
+    pub fn url_at(port: u16, namespace: &str) -> String {
+        format!("nats://127.0.0.1:{port}?namespace={namespace}")
     }
 }

@@ -1,0 +1,71 @@
+//! A hub as a process.
+
+use std::process::Command;
+
+use mercure_transports::testing::{Process, free_port};
+use tempfile::TempDir;
+
+use crate::support::{PUBLISHER_KEY, SUBSCRIBER_KEY};
+
+/// A node of a cluster, or a hub of its own.
+pub struct Node {
+    pub process: Process,
+    pub port: u16,
+    arguments: Vec<String>,
+    prefix: Vec<String>,
+    folder: TempDir,
+}
+
+impl Node {
+    /// Starts a hub on a log, with arguments beside the usual ones.
+    pub fn start(transport: &str, arguments: &[&str]) -> Self {
+        Self::start_under(&[], transport, arguments)
+    }
+
+    /// The same, run by another program.
+    pub fn start_under(prefix: &[&str], transport: &str, arguments: &[&str]) -> Self {
+        let port = free_port();
+        let mut all = vec![
+            "serve".to_owned(),
+            format!("--listen=127.0.0.1:{port}"),
+            format!("--transport={transport}"),
+            "--ops-listen=none".to_owned(),
+            "--history-size=10000000".to_owned(),
+            "--history-bytes=8GiB".to_owned(),
+            "--heartbeat=1s".to_owned(),
+            "--retry=0s".to_owned(),
+        ];
+        all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        let prefix: Vec<_> = prefix.iter().map(|part| (*part).to_owned()).collect();
+        let folder = TempDir::new().expect("folder");
+        let process = Self::launch(&prefix, &all, &folder, port);
+        Self { process, port, arguments: all, prefix, folder }
+    }
+
+    fn launch(prefix: &[String], arguments: &[String], folder: &TempDir, port: u16) -> Process {
+        let binary = env!("CARGO_BIN_EXE_mercure-hub").to_owned();
+        let mut words = prefix.iter().cloned().chain([binary]);
+        let mut command = Command::new(words.next().expect("at least the binary"));
+        command.args(words).args(arguments);
+        command.env("MERCURE_PUBLISHER_JWT_KEY", PUBLISHER_KEY);
+        command.env("MERCURE_SUBSCRIBER_JWT_KEY", SUBSCRIBER_KEY);
+        let log = folder.path().join("log");
+        let mut process = Process::start(&mut command, &log, "TERM").expect("the hub starts");
+        process.wait_for(port);
+        process
+    }
+
+    /// Starts it again after it was ended.
+    pub fn restart(&mut self) {
+        self.process = Self::launch(&self.prefix, &self.arguments, &self.folder, self.port);
+    }
+
+    /// What it has said so far.
+    pub fn words(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+}
