@@ -93,7 +93,11 @@ impl Cluster {
     }
 }
 
+/// One drill has the machine for itself.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 async fn drill(engine: &str) {
+    let _alone = ALONE.lock().await;
     let Some(engine) = Engine::start(engine) else { return };
     let mut random = Rng::with_seed(seed());
     let mut cluster = Cluster::start(engine).await;

@@ -15,7 +15,11 @@ use drill::{is_long, publisher, reader, seed};
 
 const PUBLISHERS: usize = 64;
 
+/// One drill has the machine for itself.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 async fn drill(engine: &str) {
+    let _alone = ALONE.lock().await;
     let Some(engine) = Engine::start(engine) else { return };
     let mut random = fastrand::Rng::with_seed(seed());
     let rounds = if is_long() { 100 } else { 3 };

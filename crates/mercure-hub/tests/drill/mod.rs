@@ -7,6 +7,8 @@ pub mod client;
 pub mod engine;
 pub mod node;
 pub mod proxy;
+#[cfg(test)]
+mod seeded;
 
 use serde_json::json;
 

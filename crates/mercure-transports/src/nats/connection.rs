@@ -7,6 +7,7 @@ use async_nats::jetstream::context::ContextBuilder;
 use async_nats::jetstream::{self, kv, stream};
 use async_nats::{ConnectOptions, ServerAddr};
 use mercure_engine::{Retention, TransportError};
+use percent_encoding::percent_decode_str;
 use tokio::sync::Mutex;
 
 use crate::Purpose;
@@ -31,9 +32,16 @@ pub(super) struct Connections {
 }
 
 struct Options {
+    login: Option<Login>,
     tls: Option<rustls::ClientConfig>,
     credentials: Option<PathBuf>,
     replicas: usize,
+}
+
+/// Who the hub is to the server.
+enum Login {
+    Password(String, String),
+    Token(String),
 }
 
 /// What things are called.
@@ -90,12 +98,15 @@ impl Connections {
     ) -> Result<Self, ConnectError> {
         let scheme = address.url.split("://").next().unwrap_or("nats");
         let (user, hosts) = match address.rest.rsplit_once('@') {
-            Some((user, hosts)) => (format!("{user}@"), hosts),
-            None => (String::new(), &*address.rest),
+            Some((user, hosts)) => (Some(user), hosts),
+            None => (None, &*address.rest),
         };
-        // The first one tells of credentials, which are the same for all.
-        let server =
-            |host: &str| format!("{scheme}://{user}{}", host.trim_end_matches('/')).parse();
+        let decode = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let login = user.map(|user| match user.split_once(':') {
+            Some((name, password)) => Login::Password(decode(name), decode(password)),
+            None => Login::Token(decode(user)),
+        });
+        let server = |host: &str| format!("{scheme}://{}", host.trim_end_matches('/')).parse();
         let servers = hosts.split(',').map(server).collect::<Result<Vec<ServerAddr>, _>>();
         let servers = servers.map_err(|_| invalid("is not one of NATS: nats://host:4222"))?;
         let needs_tls = scheme == "tls" || address.tls_ca.is_some();
@@ -103,6 +114,7 @@ impl Connections {
             names: Names(address.namespace.as_str().into()),
             servers,
             options: Options {
+                login,
                 tls: needs_tls.then(|| tls::client(address.tls_ca.as_deref())).transpose()?,
                 credentials: address.parameter("credentials").map(Into::into),
                 replicas: address.number("replicas")?.unwrap_or(1).max(1) as usize,
@@ -151,6 +163,13 @@ impl Connections {
             .reconnect_delay_callback(|attempts| {
                 Duration::from_millis((50_u64 << attempts.min(5)).min(1000))
             });
+        match &self.options.login {
+            Some(Login::Password(name, password)) => {
+                options = options.user_and_password(name.clone(), password.clone());
+            }
+            Some(Login::Token(token)) => options = options.token(token.clone()),
+            None => {}
+        }
         if let Some(tls) = &self.options.tls {
             options = options.require_tls(true).tls_client_config(tls.clone());
         }

@@ -49,7 +49,7 @@ const MIGRATIONS: &[&str] = &[
 /// held: each of its statements sees what was committed before it, and so what tells of a subscription
 /// is found if it is there.
 const APPEND: &str = "
-CREATE FUNCTION {schema}.append(ids text[], told boolean[], sizes bigint[], records bytea[])
+CREATE OR REPLACE FUNCTION {schema}.append(ids text[], told boolean[], sizes bigint[], records bytea[])
 RETURNS bigint[] LANGUAGE plpgsql AS $$
 DECLARE
     sums {schema}.log;

@@ -93,6 +93,8 @@ pub struct PostgresServer {
     pub port: u16,
     folder: TempDir,
     settings: Vec<String>,
+    /// Folders that it needs.
+    kept: Vec<TempDir>,
 }
 
 impl PostgresServer {
@@ -100,23 +102,17 @@ impl PostgresServer {
     #[must_use]
     pub fn start(settings: &[&str]) -> Self {
         let folder = TempDir::new().expect("folder");
-        // PostgreSQL refuses to run as root, and so its folder belongs to somebody else.
-        let owner = unprivileged();
-        std::fs::create_dir(folder.path().join("data")).expect("folder");
-        if let Some(owner) = &owner {
-            let paths = [folder.path().to_owned(), folder.path().join("data")];
-            let given = Command::new("chown").arg(owner).args(paths).status();
-            assert!(given.is_ok_and(|status| status.success()), "chown to {owner}");
-        }
         let data = folder.path().join("data");
-        let mut init = as_owner("initdb", owner.as_deref());
+        std::fs::create_dir(&data).expect("folder");
+        give_away(&[folder.path(), &data]);
+        let mut init = as_owner("initdb", unprivileged().as_deref());
         init.args(["--auth=trust", "--username=mercure", "--no-sync", "--encoding=UTF8", "-D"]);
         let made = init.arg(&data).output().expect("initdb");
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         let port = free_port();
         let settings: Vec<_> = settings.iter().map(|text| (*text).to_owned()).collect();
         let process = Self::launch(folder.path(), port, &settings);
-        Self { process, port, folder, settings }
+        Self { process, port, folder, settings, kept: Vec::new() }
     }
 
     /// One that was killed leaves processes behind, which end when they notice, and keep the next one
@@ -130,6 +126,61 @@ impl PostgresServer {
         }
         let log = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
         panic!("postgres does not start: {log}");
+    }
+
+    /// Starts one that can be reached over TLS. It insists on a key of its own that nobody else reads.
+    #[must_use]
+    pub fn start_with_tls(certificate: &str, key: &str) -> Self {
+        let folder = TempDir::new().expect("folder");
+        let own = folder.path().join("server.key");
+        std::fs::copy(key, &own).expect("copy");
+        give_away(&[folder.path(), &own]);
+        let mode = Command::new("chmod").arg("600").arg(&own).status();
+        assert!(mode.is_ok_and(|status| status.success()), "chmod");
+        std::fs::copy(certificate, folder.path().join("server.pem")).expect("copy");
+        let mut server = Self::start(&[
+            "ssl=on",
+            &format!("ssl_key_file={}", own.display()),
+            &format!("ssl_cert_file={}/server.pem", folder.path().display()),
+        ]);
+        server.kept.push(folder);
+        server
+    }
+
+    /// A standby that has confirmed whatever this one acknowledges.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    #[must_use]
+    pub fn standby(&self) -> Self {
+        let folder = TempDir::new().expect("folder");
+        give_away(&[folder.path()]);
+        let mut copy = as_owner("pg_basebackup", unprivileged().as_deref());
+        copy.args(["-h", "127.0.0.1", "-U", "mercure", "-R", "-c", "fast", "-p"]);
+        copy.arg(self.port.to_string()).arg("-D").arg(folder.path().join("data"));
+        let made = copy.output().expect("pg_basebackup");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let port = free_port();
+        let process = Self::launch(folder.path(), port, &[]);
+        self.configure("synchronous_standby_names", "*");
+        Self { process, port, folder, settings: Vec::new(), kept: Vec::new() }
+    }
+
+    /// Makes a standby the primary.
+    pub fn promote(&mut self) {
+        let mut promote = as_owner("pg_ctl", unprivileged().as_deref());
+        let done = promote.arg("promote").arg("-D").arg(self.folder.path().join("data")).status();
+        assert!(done.is_ok_and(|status| status.success()), "pg_ctl promote");
+    }
+
+    /// Changes a setting while it runs.
+    fn configure(&self, name: &str, value: &str) {
+        let mut psql = program("psql");
+        psql.args(["-h", "127.0.0.1", "-U", "mercure", "-p", &self.port.to_string(), "postgres"]);
+        psql.args(["-c", &format!("ALTER SYSTEM SET {name} = '{value}'")]);
+        psql.args(["-c", "SELECT pg_reload_conf()"]);
+        let done = psql.output().expect("psql");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
 
     fn attempt(folder: &Path, port: u16, settings: &[String]) -> Process {
@@ -162,6 +213,14 @@ impl PostgresServer {
     }
 }
 
+/// PostgreSQL refuses to run as root, and so its files belong to somebody else.
+fn give_away(paths: &[&Path]) {
+    if let Some(owner) = unprivileged() {
+        let given = Command::new("chown").arg(&owner).args(paths).status();
+        assert!(given.is_ok_and(|status| status.success()), "chown to {owner}");
+    }
+}
+
 /// Whom to run as, if this user is root.
 fn unprivileged() -> Option<String> {
     let id = Command::new("id").arg("-u").output().expect("id");
@@ -184,6 +243,7 @@ pub struct NatsServer {
     pub process: Process,
     /// Where it listens.
     pub port: u16,
+    settings: Vec<String>,
     folder: TempDir,
 }
 
@@ -191,16 +251,23 @@ impl NatsServer {
     /// Starts one.
     #[must_use]
     pub fn start() -> Self {
-        let folder = TempDir::new().expect("folder");
-        let port = free_port();
-        let process = Self::launch(folder.path(), port);
-        Self { process, port, folder }
+        Self::start_with(&[])
     }
 
-    fn launch(folder: &Path, port: u16) -> Process {
+    /// Starts one with settings beside the usual ones.
+    #[must_use]
+    pub fn start_with(settings: &[&str]) -> Self {
+        let folder = TempDir::new().expect("folder");
+        let port = free_port();
+        let settings: Vec<_> = settings.iter().map(|text| (*text).to_owned()).collect();
+        let process = Self::launch(folder.path(), port, &settings);
+        Self { process, port, settings, folder }
+    }
+
+    fn launch(folder: &Path, port: u16, settings: &[String]) -> Process {
         let mut command = program("nats-server");
         command.args(["-a", "127.0.0.1", "-p", &port.to_string(), "-js", "-sd"]);
-        command.arg(folder.join("data"));
+        command.arg(folder.join("data")).args(settings);
         let log = folder.join("log");
         let mut process = Process::start(&mut command, &log, "TERM").expect("nats-server");
         process.wait_for(port);
@@ -209,7 +276,7 @@ impl NatsServer {
 
     /// Starts it again, on its data, after it was ended.
     pub fn restart(&mut self) {
-        self.process = Self::launch(self.folder.path(), self.port);
+        self.process = Self::launch(self.folder.path(), self.port, &self.settings);
     }
 
     /// Its URL, for a log of its own.
