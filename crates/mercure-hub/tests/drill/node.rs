@@ -29,12 +29,14 @@ impl Node {
             "serve".to_owned(),
             format!("--listen=127.0.0.1:{port}"),
             format!("--transport={transport}"),
-            "--ops-listen=none".to_owned(),
             "--history-size=10000000".to_owned(),
             "--history-bytes=8GiB".to_owned(),
             "--heartbeat=1s".to_owned(),
             "--retry=0s".to_owned(),
         ];
+        if !arguments.contains(&"--ops-listen") {
+            all.push("--ops-listen=none".to_owned());
+        }
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         let prefix: Vec<_> = prefix.iter().map(|part| (*part).to_owned()).collect();
         let folder = TempDir::new().expect("folder");

@@ -39,11 +39,14 @@ impl Process {
         assert!(sent.is_ok_and(|status| status.success()), "kill -s {name} {id}");
     }
 
-    /// Ends it at once, as a crash would.
+    /// Ends it at once, as a crash would, with whatever it has started.
     pub fn kill(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // It may have ended by itself; its id is not given to another one before it was waited for.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let group = format!("-{}", self.child.id());
+            let _ = Command::new("kill").args(["-s", "KILL", "--", &group]).status();
+            let _ = self.child.wait();
+        }
     }
 
     /// Ends it in the orderly way, and waits for its end.
