@@ -49,6 +49,10 @@ impl Node {
         let mut words = prefix.iter().cloned().chain([binary]);
         let mut command = Command::new(words.next().expect("at least the binary"));
         command.args(words).args(arguments);
+        // Variables that are meant for the tests are no settings of a hub.
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MERCURE_")) {
+            command.env_remove(name);
+        }
         command.env("MERCURE_PUBLISHER_JWT_KEY", PUBLISHER_KEY);
         command.env("MERCURE_SUBSCRIBER_JWT_KEY", SUBSCRIBER_KEY);
         let log = folder.path().join("log");
