@@ -143,4 +143,10 @@ pub enum TransportError {
     /// credentials are wrong, somebody else holds the file.
     #[error("the transport cannot be used: {0}")]
     Refused(String),
+    /// The engine takes no event of this size.
+    #[error("the transport takes events of up to {most} bytes")]
+    TooLarge {
+        /// The largest size in bytes.
+        most: usize,
+    },
 }

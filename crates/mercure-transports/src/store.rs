@@ -48,10 +48,11 @@ pub(crate) trait Store: Debug + Send + Sync + 'static {
     /// Connects, creates or migrates what it needs, and warns of settings that lose events.
     fn open(&self) -> impl Future<Output = Outcome<()>> + Send;
 
-    /// Appends records in order, as few round trips and syncs as possible for all of them. A record
-    /// that was not accepted has no place; later ones may have one. One that tells of a subscription,
+    /// Appends records in order, as few round trips and syncs as possible for all of them. An error
+    /// of one record speaks of that record only; later ones may have a place. One that tells of a subscription,
     /// and whose id is there already, is not added again: its place is that of the first one.
-    fn append(&self, batch: &[Record]) -> impl Future<Output = Outcome<Vec<Option<Place>>>> + Send;
+    fn append(&self, batch: &[Record])
+    -> impl Future<Output = Outcome<Vec<Outcome<Place>>>> + Send;
 
     /// Reads what follows a place; what follows the oldest event that was dropped if there is none.
     fn read(

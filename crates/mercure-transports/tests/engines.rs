@@ -241,6 +241,13 @@ async fn wrong_credentials_are_refused_and_right_ones_work() {
         refuses(&server.url("a"), "credentials").await;
         refuses(&format!("redis://:wrong@127.0.0.1:{port}"), "credentials").await;
         works(&format!("redis://:secret@127.0.0.1:{port}")).await;
+        let server = RedisServer::start(&[]);
+        let rights = "on >secret ~{acl}:* +@read +@write +@scripting +@connection +wait +time \
+                      +config|get";
+        let rights: Vec<_> =
+            ["ACL", "SETUSER", "hub"].into_iter().chain(rights.split(' ')).collect();
+        redis_says(server.port, &rights).await;
+        works(&format!("redis://hub:secret@127.0.0.1:{}/0?namespace=acl", server.port)).await;
     }
     if !is_missing("postgres") {
         let server = PostgresServer::start(&[]);
@@ -254,6 +261,21 @@ async fn wrong_credentials_are_refused_and_right_ones_work() {
         refuses(&format!("nats://me:wrong@127.0.0.1:{port}"), "authorization").await;
         works(&format!("nats://me:secret@127.0.0.1:{port}")).await;
     }
+}
+
+/// One publisher's update that an engine cannot take is no trouble of the engine.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_is_refused_alone() {
+    if is_missing("nats-server") {
+        return;
+    }
+    let server = NatsServer::start();
+    let (transport, _) = start(&server.url("large")).await.expect("started");
+    let large = Record { frame: Bytes::from(vec![b'x'; 2 << 20]), ..record("large") };
+    let refused = transport.append(large).await;
+    assert!(matches!(refused, Err(TransportError::TooLarge { .. })), "{refused:?}");
+    assert_eq!(transport.state(), State::Available);
+    transport.append(record("small")).await.expect("accepted");
 }
 
 /// A certificate for this machine, and the one of whoever signed it.

@@ -1,4 +1,4 @@
-use mercure_engine::PublishError;
+use mercure_engine::{PublishError, TransportError};
 use mercure_protocol::{Principal, Update};
 
 use super::{Answer, Request, Service};
@@ -84,6 +84,9 @@ async fn accept(
     }
     match hub.publish(&update).await {
         Ok(id) => Ok(id.to_string()),
+        Err(PublishError::Transport(TransportError::TooLarge { most })) => {
+            Err(Answer::body_too_large(most))
+        }
         Err(PublishError::Transport(error)) => Err(Answer::transport_failed(&error)),
         Err(error) => Err(Answer::unavailable(&error.to_string())),
     }

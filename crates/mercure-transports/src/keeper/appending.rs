@@ -87,10 +87,10 @@ impl<S: Store> Inner<S> {
         self.trimming.grown(&records, self.retention.as_ref());
         // Told before it is acknowledged, as far as nothing of other nodes comes before it.
         let told = records.into_iter().zip(&places);
-        let told = told.filter_map(|(record, place)| Some(((*place)?, record)));
+        let told = told.filter_map(|(record, place)| Some((*place.as_ref().ok()?, record)));
         self.following.offer(epoch, told.collect());
         for (reply, place) in replies.into_iter().zip(places) {
-            drop(reply.send(accepted(epoch, place)));
+            drop(reply.send(place.map(|place| super::position(epoch, place))));
         }
     }
 
@@ -104,13 +104,8 @@ impl<S: Store> Inner<S> {
 
     /// Appends to a log that is known to be the one that is followed: else an event could take the
     /// place of one that the engine has lost, and hide the loss.
-    async fn append_to_store(&self, records: &[Record]) -> Outcome<Vec<Option<Place>>> {
+    async fn append_to_store(&self, records: &[Record]) -> Outcome<Vec<Outcome<Place>>> {
         self.make_sure().await?;
         self.store.append(records).await
     }
-}
-
-fn accepted(epoch: u16, place: Option<Place>) -> Outcome<Position> {
-    let refused = || TransportError::Unavailable("it did not confirm the event".to_owned());
-    place.map(|place| super::position(epoch, place)).ok_or_else(refused)
 }

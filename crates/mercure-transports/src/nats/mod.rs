@@ -17,12 +17,10 @@ use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use async_nats::jetstream;
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
 use async_nats::jetstream::context::PublishAckFuture;
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::publish::PublishAck;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, join_all};
@@ -195,36 +193,27 @@ impl Store for Nats {
         Ok(())
     }
 
-    async fn append(&self, batch: &[Record]) -> Outcome<Vec<Option<Place>>> {
+    async fn append(&self, batch: &[Record]) -> Outcome<Vec<Outcome<Place>>> {
         self.checked(Box::pin(async {
             let session = self.session().await?;
-            let mut confirmations = Vec::with_capacity(batch.len());
+            let most = session.jetstream.client().max_payload();
+            let mut sent = Vec::with_capacity(batch.len());
+            // All are under way before the first confirmation is waited for.
             for record in batch {
-                let mut encoded = Vec::new();
-                record.encode(&mut encoded);
-                let digest = digest(record.id.as_str());
-                let subject = match record.of_subscription {
-                    true => session.names.subject_of_told(&digest),
-                    false => session.names.subject_of_update(&digest),
-                };
-                let mut message = PublishMessage::build().payload(Bytes::from(encoded));
-                // Told once: the driver keeps what it could not send, and sends it when it can, long
-                // after its sender has given up and tried again.
-                if record.of_subscription {
-                    message = message.message_id(record.id.as_str());
-                }
-                // All are under way before the first confirmation is waited for.
-                confirmations.push(session.jetstream.send_publish(subject, message).await);
+                sent.push(send(&session, record, most).await);
             }
-            let confirmed = join_all(confirmations.into_iter().map(confirmed)).await;
+            let confirmed = join_all(sent.into_iter().map(confirmed)).await;
             if batch.is_empty() {
                 session.log.get_info().await.map_err(unavailable)?;
             }
-            match confirmed.iter().find_map(|confirmation| confirmation.as_ref().err()) {
-                Some(error) if confirmed.iter().all(Result::is_err) => Err(error.clone()),
-                _ => {
-                    Ok(confirmed.into_iter().map(|ack| ack.ok().map(|ack| ack.sequence)).collect())
+            // What the server does not answer to anybody says more of it than of a record.
+            let away =
+                |answer: &&Outcome<Place>| matches!(answer, Err(TransportError::Unavailable(_)));
+            match confirmed.iter().find(away) {
+                Some(Err(error)) if confirmed.iter().all(|answer| away(&answer)) => {
+                    Err(error.clone())
                 }
+                _ => Ok(confirmed),
             }
         }))
         .await
@@ -325,11 +314,29 @@ impl Store for Nats {
     }
 }
 
-/// Waits for the confirmation of a message that was sent.
-async fn confirmed(
-    sent: Result<PublishAckFuture, jetstream::context::PublishError>,
-) -> Outcome<PublishAck> {
-    sent.map_err(unavailable)?.await.map_err(unavailable)
+/// Sends a record; its confirmation is to be waited for.
+async fn send(session: &Session, record: &Record, most: usize) -> Outcome<PublishAckFuture> {
+    let mut encoded = Vec::new();
+    record.encode(&mut encoded);
+    if encoded.len() > most {
+        return Err(TransportError::TooLarge { most });
+    }
+    let digest = digest(record.id.as_str());
+    let mut message = PublishMessage::build().payload(Bytes::from(encoded));
+    let subject = match record.of_subscription {
+        true => {
+            // Told once: the driver keeps what it could not send, and sends it when it can, long
+            // after its sender has given up and tried again.
+            message = message.message_id(record.id.as_str());
+            session.names.subject_of_told(&digest)
+        }
+        false => session.names.subject_of_update(&digest),
+    };
+    session.jetstream.send_publish(subject, message).await.map_err(unavailable)
+}
+
+async fn confirmed(sent: Outcome<PublishAckFuture>) -> Outcome<Place> {
+    Ok(sent?.await.map_err(unavailable)?.sequence)
 }
 
 /// What stands for an id in a subject, which could not hold all of its signs.

@@ -80,7 +80,7 @@ impl Store for Postgres {
         Ok(())
     }
 
-    async fn append(&self, batch: &[Record]) -> Outcome<Vec<Option<Place>>> {
+    async fn append(&self, batch: &[Record]) -> Outcome<Vec<Outcome<Place>>> {
         let writer = self.connections.of(Role::Writer, &self.schema).await?;
         let ids: Vec<&str> = batch.iter().map(|record| record.id.as_str()).collect();
         let told: Vec<bool> = batch.iter().map(|record| record.of_subscription).collect();
@@ -94,7 +94,7 @@ impl Store for Postgres {
         let append = &writer.statements.append;
         let row = writer.client.query_one(append, &[&ids, &told, &sizes, &records]).await;
         let places: Vec<i64> = row.map_err(|error| explain(&error))?.get(0);
-        Ok(places.into_iter().map(|place| Some(unsigned(place))).collect())
+        Ok(places.into_iter().map(|place| Ok(unsigned(place))).collect())
     }
 
     async fn read(&self, after: Option<Place>, limit: ReadLimit) -> Outcome<Stretch> {

@@ -142,7 +142,7 @@ impl Store for Redis {
         Ok(())
     }
 
-    async fn append(&self, batch: &[Record]) -> Outcome<Vec<Option<Place>>> {
+    async fn append(&self, batch: &[Record]) -> Outcome<Vec<Outcome<Place>>> {
         let mut append = self.log_script(&self.scripts.append);
         append.arg(batch.len());
         let mut encoded = Vec::new();
@@ -154,7 +154,7 @@ impl Store for Redis {
         }
         let places: Vec<Place> = self.run(&append).await?;
         self.replicated().await?;
-        Ok(places.into_iter().map(Some).collect())
+        Ok(places.into_iter().map(Ok).collect())
     }
 
     async fn read(&self, after: Option<Place>, limit: ReadLimit) -> Outcome<Stretch> {

@@ -152,13 +152,13 @@ impl Store for Sqlite {
         self.off_the_runtime(Shared::open).await
     }
 
-    async fn append(&self, batch: &[Record]) -> Outcome<Vec<Option<Place>>> {
+    async fn append(&self, batch: &[Record]) -> Outcome<Vec<Outcome<Place>>> {
         let (batch, at) = (batch.to_vec(), milliseconds(self.0.clock.unix_time()));
         self.write(move |connection, shared| {
             let places = log::append(connection, &batch, at)?;
             let last = places.iter().copied().max().unwrap_or_default();
             shared.written.fetch_max(last, Ordering::AcqRel);
-            Ok(places.into_iter().map(Some).collect())
+            Ok(places.into_iter().map(Ok).collect())
         })
         .await
     }

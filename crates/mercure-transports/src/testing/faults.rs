@@ -91,14 +91,14 @@ impl<S: Store> Store for Misbehaving<S> {
         self.store.open().await
     }
 
-    async fn append(&self, batch: &[Record]) -> Outcome<Vec<Option<Place>>> {
+    async fn append(&self, batch: &[Record]) -> Outcome<Vec<Outcome<Place>>> {
         self.before().await?;
         let accepted = match batch.len() > 1 && self.strikes(self.faults.halve) {
             true => &batch[..batch.len() / 2],
             false => batch,
         };
         let mut places = self.store.append(accepted).await?;
-        places.resize(batch.len(), None);
+        places.resize_with(batch.len(), || Err(injected()));
         if self.strikes(self.faults.lose_answer) { Err(injected()) } else { Ok(places) }
     }
 
