@@ -24,7 +24,7 @@ ROOT = servers.ROOT
 #: Documents with snippets, and the language of each of them, in order. A snippet that is added
 #: has to be added here, and to a test below.
 SNIPPETS = {
-    "README.md": ["sh", "python", "sh", "sh", "sh"],
+    "README.md": ["sh", "python", "sh", "sh", "sh", "sh"],
     "docs/flask.md": [
         *("python", "python", "python", "python", "html"),
         *("python", "python", "python", "python", "python", "python", "python", "python", "sh"),
@@ -40,6 +40,11 @@ SNIPPETS = {
         *("html", "python", "html", "python", "html"),
     ],
     "docs/conformance.md": ["sh"],
+    "docs/production/choosing.md": ["sh", "sh", "sh"],
+    "docs/production/nats.md": ["conf", "sh"],
+    "docs/production/postgresql.md": ["sql", "sh"],
+    "docs/production/redis.md": ["sh", "conf"],
+    "docs/production/sqlite.md": ["sh"],
     "docs/hub.md": ["toml", "sh", "sh", "sh", "sh", "toml", "sh", "sh"],
 }
 

@@ -115,3 +115,26 @@ def hub(folder: Path, *before: str, extra: Sequence[str] = (), **settings: str) 
     command = [*before, HUB, "serve", f"--listen=127.0.0.1:{port}", *extra]
     with running(command, port, folder / f"hub-{port}.log", **environment) as listening:
         yield listening
+
+
+@contextlib.contextmanager
+def postgresql(folder: Path) -> Iterator[tuple[int, Path]]:
+    """A database server whose owner needs no password. Yields its port, and where its tools are."""
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not versions:
+        pytest.skip("postgresql is not installed")
+    port, data, before = free_port(), folder / "data", []
+    data.mkdir(parents=True)
+    if os.getuid() == 0:
+        # It refuses to run as root; the folders above are made for this user alone.
+        before = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+        shutil.chown(data, "nobody")
+        for above in [folder, *folder.parents][:4]:
+            above.chmod(above.stat().st_mode | 0o011)
+    tools = versions[-1]
+    init = [tools / "initdb", "--auth=trust", "--username=owner", "--no-sync", "-D", data]
+    subprocess.run([*before, *map(str, init)], check=True, capture_output=True, cwd="/")
+    command = [*before, str(tools / "postgres"), "-D", str(data), "-p", str(port)]
+    command += ["-h", "127.0.0.1", "-k", ""]
+    with running(command, port, folder / "postgresql.log"):
+        yield port, tools

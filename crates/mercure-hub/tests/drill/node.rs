@@ -30,7 +30,6 @@ impl Node {
             format!("--listen=127.0.0.1:{port}"),
             format!("--transport={transport}"),
             "--history-size=10000000".to_owned(),
-            "--history-bytes=8GiB".to_owned(),
             "--heartbeat=1s".to_owned(),
             "--retry=0s".to_owned(),
         ];

@@ -267,9 +267,16 @@ pub(super) fn unavailable(error: impl std::fmt::Display) -> TransportError {
     TransportError::Unavailable(format!("NATS: {error}"))
 }
 
-/// A server without JetStream does not answer at all, or says so.
+/// A server without JetStream does not answer at all, or says so; one with too little room for the
+/// history, which it sets aside, says that.
 fn no_jetstream(error: impl std::fmt::Display) -> TransportError {
     let text = error.to_string();
+    if text.contains("insufficient storage") {
+        return TransportError::Refused(format!(
+            "NATS has too little room for history_bytes, which it sets aside; lower it, or raise the \
+             server's max_file_store ({text})"
+        ));
+    }
     if !["not enabled", "responders", "JetStream unavailable"]
         .iter()
         .any(|sign| text.contains(sign))
