@@ -53,7 +53,8 @@ def test_choosing_and_looking_after_it(tmp_path):
     )
     run(block(page, 2), env, tmp_path)
     line = json.loads((tmp_path / "log.jsonl").read_text())
-    assert (line["topics"], line["event"].splitlines()[-1]) == (["t"], "data: hello")
+    assert line["topics"] == ["t"]
+    assert "data: hello" in line["event"].splitlines()
     again = "mercure-hub history export --transport sqlite://other.db"
     assert json.loads(run(again, env, tmp_path)) == line
     trim = "mercure-hub history trim --transport sqlite://other.db --keep 0; " + again

@@ -2,6 +2,7 @@
 //! every subscriber gets every acknowledged event of its topics, once and in order.
 //!
 //! `MERCURE_DRILL=long` for ten minutes on each engine.
+#![allow(clippy::print_stdout, reason = "a drill tells what it does")]
 
 mod drill;
 mod support;

@@ -1,6 +1,7 @@
 //! A hub that dies at a random moment under load has lost nothing that it acknowledged.
 //!
 //! `MERCURE_DRILL=long` for a hundred rounds.
+#![allow(clippy::print_stdout, reason = "a drill tells what it does")]
 
 mod drill;
 mod support;

@@ -1,6 +1,7 @@
 //! What drills are made of: hubs as processes, real engines, clients that note what they see, and a
 //! checker that is told everything.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
+#![allow(clippy::print_stdout, reason = "a drill tells what it does")]
 
 pub mod checker;
 pub mod client;
