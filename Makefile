@@ -56,9 +56,10 @@ drill: $(HUB) $(VENV)/.tests tools ## Run the long forms of the drills
 	MERCURE_DRILL=long $(BIN)/pytest tests/python/drills --timeout 1800
 	MERCURE_DRILL=long cargo test --locked --release --package mercure-hub --test crash --test cluster -- --nocapture
 
-bench: ## Measure framing, matching and the verification of tokens
+bench: tools ## Measure framing, matching, the verification of tokens, and every engine (EVENTS=1000000)
 	cargo bench --locked --package mercure-protocol --bench protocol
 	cargo bench --locked --package mercure-hub --bench tokens
+	cargo bench --locked --package mercure-transports --bench transports
 
 fuzz: ## Run each fuzz target (SECONDS_EACH=600)
 	scripts/fuzz
