@@ -59,6 +59,9 @@ fn record(id: &str) -> Record {
 
 type Node = (Arc<dyn Transport>, Arc<Told>);
 
+/// From the name of a log to its URL at an engine.
+type UrlOf<'a> = Box<dyn Fn(&str) -> String + 'a>;
+
 async fn node(url: &str) -> Node {
     let all = Retention { events: 100_000_000, age: None, bytes: 4 << 30 };
     let transport = connect(url, all, Clock::system()).expect("a valid URL");
@@ -209,7 +212,7 @@ async fn main() {
     let nats = has("nats-server").then(NatsServer::start);
     let sqlite = |log: &str| format!("sqlite://{}", folder.path().join(log).display());
     let memory = |_: &str| "memory://".to_owned();
-    let mut engines: Vec<(&str, Box<dyn Fn(&str) -> String>)> = vec![("SQLite", Box::new(sqlite))];
+    let mut engines: Vec<(&str, UrlOf<'_>)> = vec![("SQLite", Box::new(sqlite))];
     if let Some(server) = &redis {
         engines.push(("Redis", Box::new(|log| server.url(log))));
     }

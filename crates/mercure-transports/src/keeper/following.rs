@@ -60,9 +60,13 @@ impl Following {
         self.cursor.store(told.through.place, Ordering::Release);
     }
 
-    /// Tells what was read on from the cursor; what was offered in the meantime is passed over.
-    fn accept(&self, stretch: Stretch) {
+    /// Tells what was read on from the cursor; what was offered in the meantime is passed over, and so
+    /// is what was read of a log that is not the one any more.
+    fn accept(&self, epoch: u16, stretch: Stretch) {
         let mut told = lock(&self.told);
+        if epoch != told.epoch {
+            return;
+        }
         let dropped = stretch.events.is_empty();
         for (place, record) in stretch.events {
             if place > told.through.place + 1 {
@@ -118,21 +122,22 @@ impl<S: Store> Inner<S> {
             tokio::time::sleep(self.health.patience(Ask::Read).unwrap_or_default()).await;
             let followed = tokio::time::timeout(FOLLOW_PATIENCE, self.follow()).await;
             let followed = followed.unwrap_or_else(|_| Err(no_answer()));
-            if let Ok(stretch) = self.health.note(Ask::Read, followed) {
-                self.following.accept(stretch);
+            if let Ok((epoch, stretch)) = self.health.note(Ask::Read, followed) {
+                self.following.accept(epoch, stretch);
             }
         }
     }
 
-    async fn follow(&self) -> Outcome<Stretch> {
+    async fn follow(&self) -> Outcome<(u16, Stretch)> {
         self.make_sure().await?;
+        let epoch = self.following.epoch();
         let stretch = self.store.follow(&self.following.cursor).await?;
         if stretch.head.is_some_and(|head| head < self.following.cursor.load(Ordering::Acquire)) {
             // It may have been read before what this node has just appended; found out next time.
             self.health.suspect();
-            return Ok(Stretch::default());
+            return Ok((epoch, Stretch::default()));
         }
-        Ok(stretch)
+        Ok((epoch, stretch))
     }
 
     /// After a failure, compares what the log holds with what the tail was told: another event at
