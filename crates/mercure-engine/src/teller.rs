@@ -88,15 +88,25 @@ impl Teller {
     }
 
     async fn keep_lease(&mut self, roster: &dyn Roster) {
+        let lease = self.shared.options.lease;
+        if self.renew_lease(roster).await
+            && let Some(since) = self.kept_since
+            && self.shared.clock.now().saturating_sub(since) >= lease
+        {
+            self.end_the_dead(roster).await;
+        }
+    }
+
+    /// Renews the lease when it is due; whether it was renewed now.
+    async fn renew_lease(&mut self, roster: &dyn Roster) -> bool {
         let (lease, now) = (self.shared.options.lease, self.shared.clock.now());
         let is_due = |at: Duration| now.saturating_sub(at) >= self.renewal();
         if !self.renewed_at.is_none_or(is_due) {
-            return;
+            return false;
         }
         match roster.renew(lease).await {
             Ok(Standing::Kept) => {
                 self.kept_since.get_or_insert(now);
-                self.renewed_at = Some(now);
             }
             Ok(Standing::New) => {
                 if self.kept_since.is_some() {
@@ -104,7 +114,6 @@ impl Teller {
                 }
                 self.presence.announce_all();
                 self.kept_since = Some(now);
-                self.renewed_at = Some(now);
             }
             Err(error) => {
                 tracing::warn!(%error, "this node's lease could not be renewed yet");
@@ -112,16 +121,15 @@ impl Teller {
                 self.kept_since = self.kept_since.map(|_| now);
                 let lapsed = |at: Duration| now.saturating_sub(at) >= lease;
                 self.renewed_at = self.renewed_at.filter(|at| !lapsed(*at));
-                return;
+                return false;
             }
         }
-        if self.kept_since.is_some_and(|since| now.saturating_sub(since) >= lease) {
-            self.end_the_dead(roster).await;
-        }
+        self.renewed_at = Some(now);
+        true
     }
 
     /// Tells that the subscriptions of dead nodes have ended.
-    async fn end_the_dead(&self, roster: &dyn Roster) {
+    async fn end_the_dead(&mut self, roster: &dyn Roster) {
         loop {
             let Claimed { node, entries } = match roster.claim(self.shared.options.lease).await {
                 Ok(Some(claimed)) => claimed,
@@ -132,13 +140,18 @@ impl Teller {
                 }
             };
             tracing::info!(node, subscribers = entries.len(), "a node is gone; its streams ended");
-            let attendances = entries.into_iter().map(Attendance::elsewhere);
-            let records: Vec<_> = attendances.flat_map(|one| self.records(&one, false)).collect();
-            for records in records.chunks(EVENTS) {
-                if let Some(error) = self.try_append(records).await.1 {
-                    tracing::warn!(%error, "not every end could be told; the claim will expire");
-                    return;
+            for some in entries.chunks(NOTES) {
+                let some = some.iter().cloned().map(Attendance::elsewhere);
+                let records: Vec<_> = some.flat_map(|one| self.records(&one, false)).collect();
+                for records in records.chunks(EVENTS) {
+                    if let Some(error) = self.try_append(records).await.1 {
+                        tracing::warn!(%error, "not every end could be told; the claim will expire");
+                        return;
+                    }
                 }
+                // Many take longer than a lease. If another node takes the claim meanwhile, it tells
+                // the same.
+                self.renew_lease(roster).await;
             }
             if let Err(error) = roster.bury(&node).await {
                 tracing::warn!(%error, node, "a dead node could not be removed yet");
@@ -167,7 +180,7 @@ impl Teller {
         let records = told.iter().flat_map(|note| self.records(&note.attendance, note.active));
         let records: Vec<_> = records.collect();
         for records in records.chunks(EVENTS) {
-            self.append(records).await;
+            self.append(roster, records).await;
         }
         self.note(roster, went.collect()).await;
     }
@@ -181,19 +194,34 @@ impl Teller {
                     self.renewed_at = None;
                     return;
                 }
+                Err(error @ TransportError::TooLarge { .. }) => {
+                    // Tried again, it would keep everybody else from being told.
+                    tracing::error!(%error, "some subscriptions are not known to other nodes");
+                    return;
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a change of subscriptions could not be noted yet");
                 }
             }
-            if self.presence.is_closed() {
+            if !self.may_go_on(roster).await {
                 return;
             }
-            tokio::time::sleep(self.shared.retry_delay()).await;
         }
     }
 
+    /// Waits before something is tried again, and keeps the lease meanwhile; `false` if there is no
+    /// use in trying.
+    async fn may_go_on(&mut self, roster: &dyn Roster) -> bool {
+        if self.presence.is_closed() {
+            return false;
+        }
+        tokio::time::sleep(self.shared.retry_delay()).await;
+        self.renew_lease(roster).await;
+        self.renewed_at.is_some()
+    }
+
     /// Appends records; what fails is tried again for as long as the hub runs.
-    async fn append(&self, records: &[Record]) {
+    async fn append(&mut self, roster: Option<&dyn Roster>, records: &[Record]) {
         let mut left = records.to_vec();
         while let (failed, Some(error)) = self.try_append(&left).await {
             tracing::warn!(%error, "a change of subscriptions could not be told yet");
@@ -202,6 +230,10 @@ impl Teller {
             }
             left = failed;
             tokio::time::sleep(self.shared.retry_delay()).await;
+            if let Some(roster) = roster {
+                // The events are told whoever holds the lease: they are what they are.
+                self.renew_lease(roster).await;
+            }
         }
     }
 
@@ -215,6 +247,9 @@ impl Teller {
         for (record, result) in records.iter().zip(under_way) {
             match result.await {
                 Ok(_) => self.count(),
+                Err(error @ TransportError::TooLarge { .. }) => {
+                    tracing::error!(%error, "a change of subscriptions cannot be told");
+                }
                 Err(error) => {
                     failed.push(record.clone());
                     why = Some(error);

@@ -51,12 +51,11 @@ impl Window {
         }
     }
 
-    /// Raises the floor before the first event was pushed.
+    /// Raises the floor to where the log is followed from.
     pub(crate) fn begin_after(&self, position: Position) {
         let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
-        if recent.events.is_empty() {
-            recent.floor = recent.floor.max(position);
-        }
+        // What was pushed already comes after it.
+        recent.floor = recent.floor.max(position);
     }
 
     /// Forgets everything: the next event comes after this position, and what is between is gone.

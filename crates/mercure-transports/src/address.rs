@@ -74,8 +74,12 @@ impl fmt::Debug for Address {
 
 impl Address {
     pub(crate) fn parse(url: &str) -> Result<Self, ConnectError> {
-        let (scheme, rest) = url.split_once("://").unwrap_or((url, ""));
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        // What has no scheme may be anything, a password among it.
+        let (scheme, rest) = url.split_once("://").unwrap_or(("", ""));
+        // A password may hold any sign; the last @ ends it.
+        let begin = rest.rfind('@').map_or(0, |at| at + 1);
+        let end = rest[begin..].find('?').map_or(rest.len(), |at| begin + at);
+        let (rest, query) = (&rest[..end], rest.get(end + 1..).unwrap_or_default());
         let engine = Engine::of(scheme)?;
         let mut address = Self {
             engine,
@@ -101,6 +105,8 @@ impl Address {
         }
         if let (true, Some(pair)) = (engine != Engine::Postgres, left.first()) {
             let name = pair.split('=').next().unwrap_or_default();
+            let is_name = name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+            let name = if is_name { name } else { "its name is not one of a-z and _" };
             return Err(invalid(&format!("has a parameter that is not known: {name}")));
         }
         Ok(address)
@@ -158,7 +164,13 @@ impl Engine {
             "redis+sentinel" | "rediss+sentinel" => Self::Sentinel,
             "postgres" | "postgresql" => Self::Postgres,
             "nats" | "tls" => Self::Nats,
-            other => return Err(ConnectError::Unknown { scheme: other.to_owned() }),
+            other => {
+                let is_scheme = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
+                let known = other.len() <= 20 && other.bytes().all(is_scheme);
+                return Err(ConnectError::Unknown {
+                    scheme: if known { other.to_owned() } else { String::new() },
+                });
+            }
         })
     }
 
@@ -202,6 +214,12 @@ mod tests {
         let error = Address::parse("kafka://user:secret@host").expect_err("unknown").to_string();
         assert!(error.starts_with("unknown transport \"kafka\"; this build knows: memory://"));
         assert!(!error.contains("secret"));
+        for url in
+            ["host=db password=secret", "redis:/u:secret@h", "redis://:a?secret@h:1?x/secret=1"]
+        {
+            let error = Address::parse(url).expect_err("refused").to_string();
+            assert!(!error.contains("secret"), "{error}");
+        }
         let address = Address::parse("redis://user:secret@host").expect("known");
         assert!(!format!("{address:?}").contains("secret"));
     }

@@ -101,7 +101,7 @@ fn connect_with(
             Arc::new(Keeper::new(wrap.wrap(Postgres::new(&address)?), retention, clock))
         }
         Engine::Nats => {
-            let store = Nats::new(&address, purpose, retention.as_ref())?;
+            let store = Nats::new(&address, purpose, retention.as_ref(), clock.clone())?;
             Arc::new(Keeper::new(wrap.wrap(store), retention, clock))
         }
     })

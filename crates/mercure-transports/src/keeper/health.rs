@@ -19,6 +19,8 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 pub(super) enum Ask {
     Read,
     Write,
+    /// Who is subscribed: nobody else waits for that, and it says little of the log.
+    Roster,
 }
 
 #[derive(Debug)]
@@ -26,6 +28,7 @@ pub(super) struct Health {
     clock: Clock,
     reading: Mutex<Option<Trouble>>,
     writing: Mutex<Option<Trouble>>,
+    roster: Mutex<Option<Trouble>>,
     /// How often something has failed, and how often it had when the log was last found to be the
     /// one that is followed.
     failures: AtomicU64,
@@ -47,6 +50,7 @@ impl Health {
             clock,
             reading: Mutex::default(),
             writing: Mutex::default(),
+            roster: Mutex::default(),
             failures: AtomicU64::new(0),
             trusted_at: AtomicU64::new(0),
         }
@@ -56,6 +60,7 @@ impl Health {
         match ask {
             Ask::Read => &self.reading,
             Ask::Write => &self.writing,
+            Ask::Roster => &self.roster,
         }
     }
 
@@ -97,10 +102,19 @@ impl Health {
     pub(super) fn note<T>(&self, ask: Ask, answer: Outcome<T>) -> Outcome<T> {
         let mut trouble = lock(self.trouble(ask));
         match &answer {
+            // What one event is refused for says nothing of the others.
+            Err(TransportError::TooLarge { .. }) => {}
             Ok(_) => {
                 if let Some(trouble) = trouble.take() {
                     let seconds = self.clock.now().saturating_sub(trouble.since).as_secs_f32();
                     tracing::info!(seconds, "{} is possible again", ask.word());
+                }
+                drop(trouble);
+                if ask == Ask::Write
+                    && let Some(trouble) = &mut *lock(&self.reading)
+                {
+                    // An engine that takes events answers: whoever wants to read need not wait.
+                    trouble.ask_again_at = self.clock.now();
                 }
             }
             Err(error) => {
@@ -153,6 +167,7 @@ impl Ask {
         match self {
             Self::Read => "reading the log",
             Self::Write => "writing to the log",
+            Self::Roster => "keeping who is subscribed",
         }
     }
 }

@@ -115,16 +115,24 @@ impl<S: Store> Transport for Keeper<S> {
 
     fn locate<'a>(&'a self, id: &'a str) -> Future<'a, Result<Option<Position>, TransportError>> {
         Box::pin(async move {
-            let epoch = self.inner.following.epoch();
-            let found = self.inner.read_of(self.inner.store.locate(id)).await?;
+            let locate = async {
+                self.inner.make_sure().await?;
+                let epoch = self.inner.following.epoch();
+                Ok((epoch, self.inner.store.locate(id).await?))
+            };
+            let (epoch, found) = self.inner.read_of(locate).await?;
             Ok(found.map(|place| position(epoch, place)))
         })
     }
 
     fn head(&self) -> Future<'_, Result<Head, TransportError>> {
         Box::pin(async move {
-            let epoch = self.inner.following.epoch();
-            let newest = self.inner.read_of(self.inner.store.newest()).await?;
+            let newest = async {
+                self.inner.make_sure().await?;
+                let epoch = self.inner.following.epoch();
+                Ok((epoch, self.inner.store.newest().await?))
+            };
+            let (epoch, newest) = self.inner.read_of(newest).await?;
             Ok(Head { position: position(epoch, newest.place), id: newest.id })
         })
     }
@@ -135,7 +143,7 @@ impl<S: Store> Transport for Keeper<S> {
 
     fn trim<'a>(&'a self, retention: &'a Retention) -> Future<'a, Result<Measure, TransportError>> {
         Box::pin(async move {
-            let trimmed = self.inner.asked(Ask::Write, self.inner.store.trim(retention)).await?;
+            let trimmed = self.inner.unjudged(self.inner.store.trim(retention)).await?;
             Ok(trimmed.1)
         })
     }
@@ -154,13 +162,13 @@ impl<S: Store> Roster for Keeper<S> {
         Box::pin(async move {
             let inner = &self.inner;
             let node = inner.node();
-            let renewed = inner.asked(Ask::Write, inner.store.renew(&node, lease)).await?;
+            let renewed = inner.asked(Ask::Roster, inner.store.renew(&node, lease)).await?;
             if let Some(standing) = renewed {
                 return Ok(standing);
             }
             // Whoever lost a lease starts again under a name that nobody has claimed.
             let node = new_name();
-            inner.asked(Ask::Write, inner.store.renew(&node, lease)).await?;
+            inner.asked(Ask::Roster, inner.store.renew(&node, lease)).await?;
             *lock(&inner.node) = node;
             Ok(Standing::New)
         })
@@ -169,7 +177,7 @@ impl<S: Store> Roster for Keeper<S> {
     fn note(&self, changes: Vec<Change>) -> Future<'_, Result<Standing, TransportError>> {
         Box::pin(async move {
             let node = self.inner.node();
-            self.inner.asked(Ask::Write, self.inner.store.note(&node, &changes)).await
+            self.inner.asked(Ask::Roster, self.inner.store.note(&node, &changes)).await
         })
     }
 
@@ -183,18 +191,18 @@ impl<S: Store> Roster for Keeper<S> {
     fn claim(&self, lease: Duration) -> Future<'_, Result<Option<Claimed>, TransportError>> {
         Box::pin(async move {
             let node = self.inner.node();
-            self.inner.asked(Ask::Write, self.inner.store.claim(&node, lease)).await
+            self.inner.asked(Ask::Roster, self.inner.store.claim(&node, lease)).await
         })
     }
 
     fn bury<'a>(&'a self, node: &'a str) -> Future<'a, Result<(), TransportError>> {
-        Box::pin(self.inner.asked(Ask::Write, self.inner.store.bury(node)))
+        Box::pin(self.inner.asked(Ask::Roster, self.inner.store.bury(node)))
     }
 
     fn leave(&self) -> Future<'_, Result<(), TransportError>> {
         Box::pin(async move {
             let node = self.inner.node();
-            self.inner.asked(Ask::Write, self.inner.store.bury(&node)).await
+            self.inner.asked(Ask::Roster, self.inner.store.bury(&node)).await
         })
     }
 }
@@ -227,6 +235,15 @@ impl<S: Store> Inner<S> {
         self.asked(Ask::Read, reading).await
     }
 
+    /// Asks for something that may take long, and says nothing of the engine's health.
+    async fn unjudged<T>(
+        &self,
+        asking: impl std::future::Future<Output = Outcome<T>>,
+    ) -> Outcome<T> {
+        let answer = tokio::time::timeout(trimming::LONG, asking).await;
+        answer.unwrap_or_else(|_| Err(no_answer()))
+    }
+
     async fn asked<T>(
         &self,
         ask: Ask,
@@ -246,7 +263,18 @@ impl<S: Store> Inner<S> {
                 _ => return Ok(Batch::Gone),
             },
         };
-        let stretch = self.read_of(self.store.read(after, limit)).await?;
+        let read = async {
+            self.make_sure().await?;
+            self.store.read(after, limit).await
+        };
+        let stretch = self.read_of(read).await?;
+        // The log may have been found to be another one in the meantime.
+        if self.following.epoch() != epoch {
+            return match from {
+                From::Oldest => Err(TransportError::Unavailable("the log was replaced".to_owned())),
+                From::After(_) => Ok(Batch::Gone),
+            };
+        }
         let mut expected = after.map(|place| place + 1);
         let mut events = Vec::with_capacity(stretch.events.len());
         for (place, record) in stretch.events {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mercure_engine::{Record, Retention};
 use tokio::sync::Notify;
 
-use super::{Inner, no_answer};
+use super::Inner;
 use crate::store::{Store, lock};
 
 /// How much more than the retention names may be there, as a part of it, before it is applied: each
@@ -15,7 +15,7 @@ const SLACK: u64 = 64;
 /// Events grow old without anybody appending.
 const LOOK: Duration = Duration::from_secs(2);
 /// How long dropping events may take: a retention that was lowered finds many.
-const LONG: Duration = Duration::from_secs(60);
+pub(super) const LONG: Duration = Duration::from_secs(60);
 
 /// What is there, as far as this node knows.
 #[derive(Debug, Default)]
@@ -56,8 +56,7 @@ impl<S: Store> Inner<S> {
             if !is_due && retention.age.is_none() {
                 continue;
             }
-            let trimmed = tokio::time::timeout(LONG, self.store.trim(&retention)).await;
-            match trimmed.unwrap_or_else(|_| Err(no_answer())) {
+            match self.unjudged(self.store.trim(&retention)).await {
                 Ok((events, left)) => {
                     *lock(&self.trimming.stock) = Some(Stock { events, bytes: left.bytes });
                 }

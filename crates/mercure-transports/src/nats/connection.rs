@@ -255,8 +255,19 @@ impl Connections {
             Some(_) => {}
         }
         let is_set = (found.max_age, found.max_bytes) == (wanted.max_age, wanted.max_bytes);
+        if found.num_replicas < self.options.replicas {
+            tracing::warn!(
+                "NATS keeps {} copies of the log, not {}: raise them with `nats stream edit`",
+                found.num_replicas,
+                self.options.replicas
+            );
+        }
         if self.is_to_serve && !is_set {
-            jetstream.update_stream(wanted).await.map_err(unavailable)?;
+            let (max_age, max_bytes) = (wanted.max_age, wanted.max_bytes);
+            let duplicate_window = wanted.duplicate_window;
+            let found = found.clone();
+            let set = stream::Config { max_age, max_bytes, duplicate_window, ..found };
+            jetstream.update_stream(set).await.map_err(unavailable)?;
             tracing::info!("the retention of the log was set to this node's");
         }
         Ok(log)

@@ -19,13 +19,15 @@ use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
-use async_nats::jetstream::context::PublishAckFuture;
+use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::stream::State;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, join_all};
 use mercure_engine::{
-    Change, Claimed, Measure, ReadLimit, Record, Retention, RosterEntry, Standing, TransportError,
+    Change, Claimed, Clock, Measure, ReadLimit, Record, Retention, RosterEntry, Standing,
+    TransportError,
 };
 use mercure_protocol::EventId;
 use sha2::{Digest, Sha256};
@@ -36,7 +38,7 @@ use self::reading::Readers;
 use self::roster::Notes;
 use crate::Purpose;
 use crate::address::{Address, ConnectError};
-use crate::store::{Newest, Outcome, Place, Store, Stretch};
+use crate::store::{Newest, Outcome, Place, Store, Stretch, milliseconds};
 
 /// What is found of events that tell of subscriptions at once.
 const SCAN: usize = 1000;
@@ -47,6 +49,7 @@ pub(crate) struct Nats {
     readers: Readers,
     notes: Notes,
     told: Mutex<OfSubscriptions>,
+    clock: Clock,
 }
 
 /// Where the events are that tell of subscriptions: all others count for the retention.
@@ -69,12 +72,14 @@ impl Nats {
         address: &Address,
         purpose: Purpose,
         retention: Option<&Retention>,
+        clock: Clock,
     ) -> Result<Self, ConnectError> {
         Ok(Self {
             connections: Connections::new(address, purpose, retention)?,
             readers: Readers::default(),
             notes: Notes::default(),
             told: Mutex::default(),
+            clock,
         })
     }
 
@@ -169,6 +174,21 @@ impl Session {
         }
     }
 
+    /// The first place of an event that came later, in milliseconds since the epoch.
+    async fn first_after(&self, time: i64, state: &State) -> Outcome<Place> {
+        let (mut low, mut high) = (state.first_sequence, state.last_sequence + 1);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.log.get_raw_message(middle).await {
+                Ok(message) if message.time.unix_timestamp() * 1000 >= time => high = middle,
+                Ok(_) => low = middle + 1,
+                Err(error) if connection::is_missing(&error) => low = middle + 1,
+                Err(error) => return Err(unavailable(error)),
+            }
+        }
+        Ok(low)
+    }
+
     async fn earliest(&self, subject: String) -> Outcome<Option<Place>> {
         let found =
             self.log.raw_message_builder().sequence(1).next_by_subject(subject).send().await;
@@ -202,7 +222,9 @@ impl Store for Nats {
             for record in batch {
                 sent.push(send(&session, record, most).await);
             }
-            let confirmed = join_all(sent.into_iter().map(confirmed)).await;
+            let confirmed = sent.into_iter().zip(batch);
+            let confirmed = confirmed.map(|(sent, record)| confirmed_as(&session, sent, record));
+            let confirmed = join_all(confirmed).await;
             if batch.is_empty() {
                 session.log.get_info().await.map_err(unavailable)?;
             }
@@ -261,8 +283,8 @@ impl Store for Nats {
         .await
     }
 
-    /// Age and size are applied by the server itself; the number is not, because it counts updates
-    /// only.
+    /// Age and size are applied by the server itself as well; the number is not, because it counts
+    /// updates only.
     async fn trim(&self, retention: &Retention) -> Outcome<(u64, Measure)> {
         self.checked(Box::pin(async {
             let session = self.session().await?;
@@ -270,12 +292,22 @@ impl Store for Nats {
             let (first, last) = (state.first_sequence, state.last_sequence);
             let counted = self.count(&session, first, last).await?;
             let keep = retention.events as u64;
+            let mut floor = first;
             if counted > keep {
-                let floor = self.floor(first, last, keep).await;
-                session.log.purge().sequence(floor).await.map_err(unavailable)?;
+                floor = self.floor(first, last, keep).await;
             }
-            let measure = Measure { events: state.messages, bytes: state.bytes };
-            Ok((counted.min(keep), measure))
+            if let Some(age) = retention.age.filter(|_| state.messages > 0) {
+                let time = milliseconds(self.clock.unix_time().saturating_sub(age));
+                floor = floor.max(session.first_after(time, &state).await?);
+            }
+            if floor == first {
+                let measure = Measure { events: state.messages, bytes: state.bytes };
+                return Ok((counted, measure));
+            }
+            session.log.purge().sequence(floor).await.map_err(unavailable)?;
+            let state = session.log.get_info().await.map_err(unavailable)?.state;
+            let counted = self.count(&session, state.first_sequence, state.last_sequence).await?;
+            Ok((counted, Measure { events: state.messages, bytes: state.bytes }))
         }))
         .await
     }
@@ -325,9 +357,8 @@ async fn send(session: &Session, record: &Record, most: usize) -> Outcome<Publis
     let mut message = PublishMessage::build().payload(Bytes::from(encoded));
     let subject = match record.of_subscription {
         true => {
-            // Told once: the driver keeps what it could not send, and sends it when it can, long
-            // after its sender has given up and tried again.
-            message = message.message_id(record.id.as_str());
+            // Told once, whoever tells it: the server takes it if nothing has this subject yet.
+            message = message.expected_last_subject_sequence(0);
             session.names.subject_of_told(&digest)
         }
         false => session.names.subject_of_update(&digest),
@@ -335,8 +366,20 @@ async fn send(session: &Session, record: &Record, most: usize) -> Outcome<Publis
     session.jetstream.send_publish(subject, message).await.map_err(unavailable)
 }
 
-async fn confirmed(sent: Outcome<PublishAckFuture>) -> Outcome<Place> {
-    Ok(sent?.await.map_err(unavailable)?.sequence)
+async fn confirmed_as(
+    session: &Session,
+    sent: Outcome<PublishAckFuture>,
+    record: &Record,
+) -> Outcome<Place> {
+    match sent?.await {
+        Ok(confirmation) => Ok(confirmation.sequence),
+        // It was told already.
+        Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => {
+            let subject = session.names.subject_of_told(&digest(record.id.as_str()));
+            session.earliest(subject).await?.ok_or_else(|| unavailable(error))
+        }
+        Err(error) => Err(unavailable(error)),
+    }
 }
 
 /// What stands for an id in a subject, which could not hold all of its signs.

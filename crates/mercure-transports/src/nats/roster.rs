@@ -12,7 +12,7 @@ use async_nats::jetstream::kv::{Entry, Operation};
 use async_nats::jetstream::message::PublishMessage;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use mercure_engine::{Change, Claimed, RosterEntry, Standing};
+use mercure_engine::{Change, Claimed, RosterEntry, Standing, TransportError};
 use mercure_protocol::SubscriberId;
 use tokio::sync::Mutex;
 
@@ -79,7 +79,11 @@ impl Notes {
         match change {
             Change::Came(entry) => {
                 let subject = subject(session, node, entry.subscriber);
-                let message = PublishMessage::build().payload(Bytes::from(entry.encode()));
+                let (encoded, most) = (entry.encode(), session.jetstream.client().max_payload());
+                if encoded.len() > most {
+                    return Err(TransportError::TooLarge { most });
+                }
+                let message = PublishMessage::build().payload(Bytes::from(encoded));
                 let sent = session.jetstream.send_publish(subject, message).await;
                 let noted = sent.map_err(unavailable)?.await.map_err(unavailable)?;
                 self.0.lock().await.insert(entry.subscriber, noted.sequence);

@@ -4,10 +4,12 @@
 use std::future::poll_fn;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mercure_engine::TransportError;
 use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, Error, NoTls, Socket};
@@ -22,6 +24,9 @@ use crate::tls;
 const CONNECT: Duration = Duration::from_secs(3);
 /// How long the network may leave what was sent without an answer.
 const UNANSWERED: Duration = Duration::from_secs(8);
+
+/// How long an answer may stay out before the connection is given up.
+const SILENT: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Role {
@@ -41,6 +46,8 @@ pub(super) struct Connections {
 pub(super) struct Connected {
     pub(super) client: Client,
     pub(super) statements: Statements,
+    /// An answer did not come, or was not waited for.
+    is_silent: AtomicBool,
     /// The newest place that the server has told of.
     pub(super) heads: watch::Receiver<Place>,
 }
@@ -83,7 +90,11 @@ impl Connections {
             Role::Reader => &self.reader,
         };
         let mut kept = place.lock().await;
-        if let Some(connected) = kept.as_ref().filter(|connected| !connected.client.is_closed()) {
+        // One that leaves an answer out is as good as lost, whatever stands in between.
+        let is_alive = |connected: &&Arc<Connected>| {
+            !connected.client.is_closed() && !connected.is_silent.load(Ordering::Acquire)
+        };
+        if let Some(connected) = kept.as_ref().filter(is_alive) {
             return Ok(Arc::clone(connected));
         }
         *kept = None;
@@ -94,7 +105,8 @@ impl Connections {
             let listen = client.batch_execute(&format!("LISTEN {schema}")).await;
             listen.map_err(|error| explain(&error))?;
         }
-        let connected = Arc::new(Connected { client, statements, heads });
+        let connected =
+            Arc::new(Connected { client, statements, is_silent: AtomicBool::new(false), heads });
         Ok(Arc::clone(kept.insert(connected)))
     }
 
@@ -109,6 +121,33 @@ impl Connections {
             Some(tls) => open(&self.config, tls.clone()).await,
         };
         connected.map_err(|error| explain(&error))
+    }
+}
+
+impl Connected {
+    /// Waits for an answer; without one, the connection is not used again.
+    pub(super) async fn answer<T>(
+        &self,
+        asked: impl Future<Output = Result<T, Error>>,
+    ) -> Outcome<T> {
+        let mut watch = Silence { is_silent: &self.is_silent, since: Some(Instant::now()) };
+        let answer = asked.await;
+        watch.since = None;
+        answer.map_err(|error| explain(&error))
+    }
+}
+
+/// Notes that an answer was waited for in vain; not that whoever waited has left soon.
+struct Silence<'a> {
+    is_silent: &'a AtomicBool,
+    since: Option<Instant>,
+}
+
+impl Drop for Silence<'_> {
+    fn drop(&mut self) {
+        if self.since.is_some_and(|since| since.elapsed() >= SILENT) {
+            self.is_silent.store(true, Ordering::Release);
+        }
     }
 }
 

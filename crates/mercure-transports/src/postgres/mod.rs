@@ -22,6 +22,7 @@ use mercure_engine::{
 };
 use mercure_protocol::EventId;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use self::connection::{Connected, Connections, Role, explain};
 use crate::address::{Address, ConnectError};
@@ -57,8 +58,7 @@ impl Postgres {
     ) -> Outcome<Stretch> {
         let (after, events, bytes) = (after.map(signed), signed(limit.events), signed(limit.bytes));
         let read = &reader.statements.read;
-        let rows = reader.client.query(read, &[&after, &events, &bytes]).await;
-        let rows = rows.map_err(|error| explain(&error))?;
+        let rows = reader.answer(reader.client.query(read, &[&after, &events, &bytes])).await?;
         let mut stretch = Stretch::default();
         for row in &rows {
             stretch.head = Some(place(row, 0));
@@ -92,8 +92,9 @@ impl Store for Postgres {
         });
         let records: Vec<Vec<u8>> = records.collect();
         let append = &writer.statements.append;
-        let row = writer.client.query_one(append, &[&ids, &told, &sizes, &records]).await;
-        let places: Vec<i64> = row.map_err(|error| explain(&error))?.get(0);
+        let values: [&(dyn ToSql + Sync); 4] = [&ids, &told, &sizes, &records];
+        let row = writer.client.query_one(append, &values);
+        let places: Vec<i64> = writer.answer(row).await?.get(0);
         Ok(places.into_iter().map(|place| Ok(unsigned(place))).collect())
     }
 
@@ -119,14 +120,15 @@ impl Store for Postgres {
 
     async fn locate(&self, id: &str) -> Outcome<Option<Place>> {
         let reader = self.connections.of(Role::Reader, &self.schema).await?;
-        let found = reader.client.query_opt(&reader.statements.locate, &[&id]).await;
-        Ok(found.map_err(|error| explain(&error))?.map(|row| place(&row, 0)))
+        let values: [&(dyn ToSql + Sync); 1] = [&id];
+        let found = reader.client.query_opt(&reader.statements.locate, &values);
+        Ok(reader.answer(found).await?.map(|row| place(&row, 0)))
     }
 
     async fn newest(&self) -> Outcome<Newest> {
         let reader = self.connections.of(Role::Reader, &self.schema).await?;
-        let row = reader.client.query_one(&reader.statements.newest, &[]).await;
-        let row = row.map_err(|error| explain(&error))?;
+        let row = reader.client.query_one(&reader.statements.newest, &[]);
+        let row = reader.answer(row).await?;
         let id: Option<&str> = row.get(1);
         Ok(Newest { place: place(&row, 0), id: id.map(EventId::from_log) })
     }

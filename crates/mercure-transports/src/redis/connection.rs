@@ -22,9 +22,12 @@ const ANSWER: Duration = Duration::from_secs(7);
 
 pub(super) struct Connections {
     server: Server,
-    commands: Mutex<Option<MultiplexedConnection>>,
-    follower: Mutex<Option<MultiplexedConnection>>,
+    commands: Place,
+    follower: Place,
 }
+
+/// Where a connection is kept, with a number that no other one has.
+type Place = Mutex<Option<(MultiplexedConnection, u64)>>;
 
 enum Server {
     Fixed(Box<Client>),
@@ -65,21 +68,28 @@ impl Connections {
 
     async fn on<T>(
         &self,
-        place: &Mutex<Option<MultiplexedConnection>>,
+        place: &Place,
         run: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
     ) -> Outcome<T> {
-        let mut connection = {
+        let (mut connection, number) = {
             let mut kept = place.lock().await;
             match &*kept {
-                Some(connection) => connection.clone(),
-                None => kept.insert(self.connect().await.map_err(|e| explain(&e))?).clone(),
+                Some((connection, number)) => (connection.clone(), *number),
+                None => {
+                    let new = self.connect().await.map_err(|error| explain(&error))?;
+                    kept.insert((new, fastrand::u64(..))).clone()
+                }
             }
         };
         let result = run(&mut connection).await;
         if let Err(error) = &result
             && !is_answer(error)
         {
-            *place.lock().await = None;
+            let mut kept = place.lock().await;
+            // Somebody else may have made a new one already.
+            if kept.as_ref().is_some_and(|(_, found)| *found == number) {
+                *kept = None;
+            }
         }
         result.map_err(|error| explain(&error))
     }

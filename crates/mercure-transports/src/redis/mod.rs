@@ -104,25 +104,6 @@ impl Redis {
         invocation.key(&keys.nodes).key(&keys.claims).key(&keys.meta).arg(&keys.node);
         invocation
     }
-
-    /// The acknowledgement of as many replicas as are asked for.
-    async fn replicated(&self) -> Outcome<()> {
-        if self.min_replicas == 0 {
-            return Ok(());
-        }
-        let wait = redis::cmd("WAIT").arg(self.min_replicas).arg(REPLICAS).to_owned();
-        let confirmed: u32 = self
-            .connections
-            .commands(async |connection| wait.query_async(connection).await)
-            .await?;
-        if confirmed < self.min_replicas {
-            return Err(TransportError::Unavailable(format!(
-                "{confirmed} of {} replicas have confirmed in time",
-                self.min_replicas
-            )));
-        }
-        Ok(())
-    }
 }
 
 impl Store for Redis {
@@ -152,8 +133,23 @@ impl Store for Redis {
             let counted = u8::from(!record.of_subscription);
             append.arg(record.id.as_str()).arg(counted).arg(record.size()).arg(&encoded);
         }
-        let places: Vec<Place> = self.run(&append).await?;
-        self.replicated().await?;
+        let wait = redis::cmd("WAIT").arg(self.min_replicas).arg(REPLICAS).to_owned();
+        let asked = self.connections.commands(async |connection| {
+            let places: Vec<Place> = append.invoke_async(connection).await?;
+            // On the same connection: it is asked for what that has written.
+            let confirmed: u32 = match self.min_replicas {
+                0 => 0,
+                _ => wait.query_async(connection).await?,
+            };
+            Ok((places, confirmed))
+        });
+        let (places, confirmed) = asked.await?;
+        if confirmed < self.min_replicas {
+            return Err(TransportError::Unavailable(format!(
+                "{confirmed} of {} replicas have confirmed in time",
+                self.min_replicas
+            )));
+        }
         Ok(places.into_iter().map(Ok).collect())
     }
 

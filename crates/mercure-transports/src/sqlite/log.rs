@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use crate::store::{Newest, Place, Stretch, milliseconds, signed};
 
 /// Events looked at, and dropped, by one statement at most.
-const TRIM: usize = 4096;
+const TRIM: usize = 2048;
 
 pub(super) fn append(
     connection: &mut Connection,
@@ -21,6 +21,7 @@ pub(super) fn append(
     let mut insert = change.prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
     let mut place = head;
     let (mut encoded, mut places) = (Vec::new(), Vec::with_capacity(batch.len()));
+    let mut newest = None;
     for record in batch {
         if record.of_subscription
             && let Some(known) = locate(&change, record.id.as_str())?
@@ -30,6 +31,7 @@ pub(super) fn append(
         }
         place += 1;
         places.push(place as Place);
+        newest = Some(record.id.as_str());
         encoded.clear();
         record.encode(&mut encoded);
         insert.execute(params![place, record.id.as_str(), at, published, bytes, encoded])?;
@@ -42,7 +44,7 @@ pub(super) fn append(
         .prepare_cached(
             "UPDATE log SET head = ?1, head_id = coalesce(?2, head_id), published = ?3, bytes = ?4",
         )?
-        .execute(params![place, batch.last().map(|r| r.id.as_str()), published, bytes])?;
+        .execute(params![place, newest, published, bytes])?;
     change.commit()?;
     Ok(places)
 }
@@ -101,32 +103,28 @@ pub(super) fn measure(connection: &Connection) -> rusqlite::Result<(u64, Measure
     Ok(difference.optional()?.unwrap_or_default())
 }
 
-/// Drops what is past the retention.
+/// Drops some of what is past the retention; whether there may be more, and what is left.
 pub(super) fn trim(
-    connection: &mut Connection,
+    connection: &Connection,
     retention: &Retention,
     now: Duration,
-) -> rusqlite::Result<(u64, Measure)> {
+) -> rusqlite::Result<(bool, (u64, Measure))> {
     let oldest = retention.age.map_or(0, |age| milliseconds(now.saturating_sub(age)));
     let (events, bytes) = (signed(retention.events), signed(retention.bytes));
-    loop {
-        // The sums grow with the place, so what is past the retention is at the beginning.
-        let dropped = connection
-            .prepare_cached(
-                "DELETE FROM events WHERE place <= (
-                    SELECT max(place) FROM
-                        (SELECT place, published_before, bytes_before, at FROM events
-                            ORDER BY place LIMIT ?4),
-                        (SELECT published, bytes FROM log)
-                    WHERE published - published_before > ?1 OR bytes - bytes_before > ?2
-                        OR at < ?3
-                )",
-            )?
-            .execute(params![events, bytes, oldest, TRIM as i64])?;
-        if dropped < TRIM {
-            return measure(connection);
-        }
-    }
+    // The sums grow with the place, so what is past the retention is at the beginning.
+    let dropped = connection
+        .prepare_cached(
+            "DELETE FROM events WHERE place <= (
+                SELECT max(place) FROM
+                    (SELECT place, published_before, bytes_before, at FROM events
+                        ORDER BY place LIMIT ?4),
+                    (SELECT published, bytes FROM log)
+                WHERE published - published_before > ?1 OR bytes - bytes_before > ?2
+                    OR at < ?3
+            )",
+        )?
+        .execute(params![events, bytes, oldest, TRIM as i64])?;
+    Ok((dropped == TRIM, measure(connection)?))
 }
 
 /// A number that is never negative.

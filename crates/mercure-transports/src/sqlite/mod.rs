@@ -195,8 +195,14 @@ impl Store for Sqlite {
     }
 
     async fn trim(&self, retention: &Retention) -> Outcome<(u64, Measure)> {
-        let (retention, now) = (retention.clone(), self.0.clock.unix_time());
-        self.write(move |connection, _| log::trim(connection, &retention, now)).await
+        loop {
+            // Publications have their turn in between.
+            let (retention, now) = (retention.clone(), self.0.clock.unix_time());
+            let trim = self.write(move |connection, _| log::trim(connection, &retention, now));
+            if let (false, left) = trim.await? {
+                return Ok(left);
+            }
+        }
     }
 
     async fn measure(&self) -> Outcome<Measure> {
