@@ -41,6 +41,7 @@ struct Cluster {
 }
 
 impl Cluster {
+    /// Starts nodes whose lease is four seconds.
     async fn start(engine: Engine) -> Self {
         let (mut proxies, mut nodes) = (Vec::new(), Vec::new());
         for _ in 0..NODES {
@@ -299,6 +300,66 @@ fn active(document: &str) -> BTreeSet<String> {
     let document: Value = serde_json::from_str(document).unwrap_or_default();
     let all = document["subscriptions"].as_array().cloned().unwrap_or_default();
     all.iter().filter_map(|one| Some(one["id"].as_str()?.to_owned())).collect()
+}
+
+/// Thousands of subscriptions at three nodes, of which one dies: all nodes know all of them, and soon
+/// no node knows those of the dead one.
+async fn crowd(engine: &str) {
+    let _alone = ALONE.lock().await;
+    let Some(engine) = Engine::start(engine) else { return };
+    let mut cluster = Cluster::start(engine).await;
+    let streams = if is_long() { 1002 } else { 102 };
+    let query: Vec<_> = (0..10).map(|number| format!("topic=crowd{number}")).collect();
+    let (query, token) = (query.join("&"), reader(&[]));
+    let mut open = Vec::new();
+    for number in 0..streams {
+        let address = &cluster.addresses[number % NODES];
+        let stream = Stream::open(address, &query, &token, "earliest").await.expect("a stream");
+        open.push(stream.expect("nothing is missing"));
+    }
+    known(&cluster, &[0, 1, 2], streams * 10).await;
+    cluster.nodes[2].process.kill();
+    let took = known(&cluster, &[0, 1], streams * 10 * 2 / 3).await;
+    println!("{} subscriptions; those of a dead node end after {took:?}", streams * 10);
+}
+
+/// Waits until some nodes know so many subscriptions; how long that took.
+async fn known(cluster: &Cluster, nodes: &[usize], count: usize) -> Duration {
+    let path = format!("{PATH}/subscriptions");
+    let (token, begin) = (reader(&[&path]), tokio::time::Instant::now());
+    let mut found = Vec::new();
+    let agree = async {
+        loop {
+            found.clear();
+            for node in nodes {
+                let document = get(&cluster.addresses[*node], &path, &token).await;
+                found.push(document.map_or(0, |document| active(&document).len()));
+            }
+            if found.iter().all(|found| *found == count) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    if tokio::time::timeout(SETTLE, agree).await.is_err() {
+        panic!("{count} subscriptions, the nodes know {found:?}\n{}", cluster.words());
+    }
+    begin.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_on_redis() {
+    crowd("redis").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_on_postgres() {
+    crowd("postgres").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_on_nats() {
+    crowd("nats").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
