@@ -82,9 +82,14 @@ impl Teller {
         }
     }
 
-    /// How often the lease is renewed.
+    /// How often the lease is renewed, and others are looked after.
     fn renewal(&self) -> Duration {
-        self.shared.options.lease / 4
+        self.shared.options.lease / 6
+    }
+
+    /// How long it is renewed for: so much shorter that a death is noticed and told within the lease.
+    fn term(&self) -> Duration {
+        self.shared.options.lease * 3 / 4
     }
 
     async fn keep_lease(&mut self, roster: &dyn Roster) {
@@ -99,12 +104,12 @@ impl Teller {
 
     /// Renews the lease when it is due; whether it was renewed now.
     async fn renew_lease(&mut self, roster: &dyn Roster) -> bool {
-        let (lease, now) = (self.shared.options.lease, self.shared.clock.now());
+        let now = self.shared.clock.now();
         let is_due = |at: Duration| now.saturating_sub(at) >= self.renewal();
         if !self.renewed_at.is_none_or(is_due) {
             return false;
         }
-        match roster.renew(lease).await {
+        match roster.renew(self.term()).await {
             Ok(Standing::Kept) => {
                 self.kept_since.get_or_insert(now);
             }
@@ -119,7 +124,7 @@ impl Teller {
                 tracing::warn!(%error, "this node's lease could not be renewed yet");
                 // Whoever cannot reach the engine cannot tell who else could not.
                 self.kept_since = self.kept_since.map(|_| now);
-                let lapsed = |at: Duration| now.saturating_sub(at) >= lease;
+                let lapsed = |at: Duration| now.saturating_sub(at) >= self.term();
                 self.renewed_at = self.renewed_at.filter(|at| !lapsed(*at));
                 return false;
             }
@@ -131,7 +136,7 @@ impl Teller {
     /// Tells that the subscriptions of dead nodes have ended.
     async fn end_the_dead(&mut self, roster: &dyn Roster) {
         loop {
-            let Claimed { node, entries } = match roster.claim(self.shared.options.lease).await {
+            let Claimed { node, entries } = match roster.claim(self.term()).await {
                 Ok(Some(claimed)) => claimed,
                 Ok(None) => return,
                 Err(error) => {
