@@ -3,7 +3,7 @@
 //! Everything that engines have in common (batches, the tail, what happens while one is away) is in
 //! [`keeper`](crate::keeper).
 
-use std::fmt::Debug;
+use std::fmt::{Debug, Display};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -120,4 +120,17 @@ pub(crate) fn signed(number: impl TryInto<i64>) -> i64 {
 /// What a panic elsewhere has left is still whole: nothing here is changed in several steps.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The log was written by a newer version of the hub than this one.
+pub(crate) fn newer(what: &str, format: impl Display, known: impl Display) -> TransportError {
+    TransportError::Refused(format!(
+        "{what} was written by a newer version of the hub (format {format}, this one knows up to \
+         {known}); update the hub, or choose another one"
+    ))
+}
+
+/// What was read is nothing that a hub writes.
+pub(crate) fn damaged() -> TransportError {
+    TransportError::Refused("the log holds something that no hub has written".to_owned())
 }

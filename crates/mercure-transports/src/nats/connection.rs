@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 
 use crate::Purpose;
 use crate::address::{Address, ConnectError, invalid};
-use crate::store::{Outcome, signed};
+use crate::store::{Outcome, newer, signed};
 use crate::tls;
 
 /// How long an answer may take.
@@ -247,10 +247,7 @@ impl Connections {
                 )));
             }
             Some(format) if format > FORMAT => {
-                return Err(TransportError::Refused(format!(
-                    "the log was written by a newer version of the hub (format {format}, this one \
-                     knows up to {FORMAT}); update the hub, or choose another namespace"
-                )));
+                return Err(newer("the log", format, FORMAT));
             }
             Some(_) => {}
         }

@@ -387,7 +387,3 @@ fn digest(id: &str) -> String {
     let digest = Sha256::digest(id.as_bytes());
     digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
-
-fn damaged() -> TransportError {
-    TransportError::Refused("the log holds something that no hub has written".to_owned())
-}

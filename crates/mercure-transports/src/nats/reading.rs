@@ -12,8 +12,7 @@ use futures_util::{FutureExt, StreamExt};
 use mercure_engine::{ReadLimit, Record, TransportError};
 
 use super::connection::{Session, unavailable};
-use super::damaged;
-use crate::store::{Outcome, Place, Stretch, lock};
+use crate::store::{Outcome, Place, Stretch, damaged, lock};
 
 /// Consumers that wait for whoever has read with them.
 const KEPT: usize = 16;

@@ -26,7 +26,7 @@ use tokio_postgres::types::ToSql;
 
 use self::connection::{Connected, Connections, Role, explain};
 use crate::address::{Address, ConnectError};
-use crate::store::{Newest, Outcome, Place, Store, Stretch, signed};
+use crate::store::{Newest, Outcome, Place, Store, Stretch, damaged, signed};
 
 /// How long to wait for news.
 const WAIT: Duration = Duration::from_secs(4);
@@ -199,8 +199,4 @@ fn place(row: &Row, column: usize) -> u64 {
 
 fn unsigned(number: i64) -> u64 {
     number.unsigned_abs()
-}
-
-fn damaged() -> TransportError {
-    TransportError::Refused("the log holds something that no hub has written".to_owned())
 }

@@ -1,8 +1,7 @@
-use mercure_engine::TransportError;
 use tokio_postgres::Client;
 
 use super::connection::explain;
-use crate::store::Outcome;
+use crate::store::{Outcome, newer};
 
 /// How to get from each version to the next one; the version is how many were applied.
 const MIGRATIONS: &[&str] = &[
@@ -92,10 +91,7 @@ pub(super) async fn migrate(client: &mut Client, schema: &str) -> Outcome<()> {
     let version = apply(client, schema).await.map_err(|error| explain(&error))?;
     let known = MIGRATIONS.len() as i32;
     if version > known {
-        return Err(TransportError::Refused(format!(
-            "the log was written by a newer version of the hub (format {version}, this one knows \
-             up to {known}); update the hub, or choose another namespace"
-        )));
+        return Err(newer("the log", version, known));
     }
     Ok(())
 }

@@ -26,7 +26,7 @@ use redis::streams::StreamReadReply;
 use self::connection::{Connections, explain};
 use self::scripts::Scripts;
 use crate::address::{Address, ConnectError};
-use crate::store::{Newest, Outcome, Place, Store, Stretch, milliseconds};
+use crate::store::{Newest, Outcome, Place, Store, Stretch, damaged, milliseconds, newer};
 
 /// The version of what is kept, in case it ever has to change.
 const FORMAT: u32 = 1;
@@ -114,10 +114,7 @@ impl Store for Redis {
         open.key(&self.keys.meta).arg(FORMAT);
         let format: u32 = self.run(&open).await?;
         if format > FORMAT {
-            return Err(TransportError::Refused(format!(
-                "the log was written by a newer version of the hub (format {format}, this one \
-                 knows up to {FORMAT}); update the hub, or choose another namespace"
-            )));
+            return Err(newer("the log", format, FORMAT));
         }
         self.connections.warn_of_loss().await;
         Ok(())
@@ -268,10 +265,6 @@ impl Store for Redis {
 fn event(place: &str, record: &[u8]) -> Outcome<(Place, Record)> {
     let number = place.split('-').next().and_then(|number| number.parse().ok());
     number.zip(Record::decode(record)).ok_or_else(damaged)
-}
-
-fn damaged() -> TransportError {
-    TransportError::Refused("the log holds something that no hub has written".to_owned())
 }
 
 fn standing(kept: bool) -> Standing {

@@ -2,7 +2,7 @@ use mercure_engine::TransportError;
 use rusqlite::Connection;
 
 use super::explain;
-use crate::store::Outcome;
+use crate::store::{Outcome, newer};
 
 /// Marks the file as ours ("Merc"), for `file` and for a look at a strange one.
 const APPLICATION: i64 = 0x4d65_7263;
@@ -62,10 +62,7 @@ pub(super) fn migrate(connection: &mut Connection) -> Outcome<()> {
     }
     let known = MIGRATIONS.len() as i64;
     if version > known {
-        return Err(TransportError::Refused(format!(
-            "the file was written by a newer version of the hub (format {version}, this one knows \
-             up to {known}); update the hub"
-        )));
+        return Err(newer("the file", version, known));
     }
     for (step, migration) in MIGRATIONS.iter().enumerate().skip(version as usize) {
         let change = connection.transaction().map_err(|error| explain(&error))?;
