@@ -45,7 +45,11 @@ fn a_wrong_flag_is_named_with_what_is_expected() {
         ("--max-request-body", "0B", "must be a size above 0"),
         ("--protocol", "2.0", "must be one of both, 1.0, 0.x"),
         ("--transport", "kafka://u:pw@h", "unknown transport \"kafka\""),
-        ("--transport", "redis://u:pw@h?x=1", "has a parameter that is not known: x"),
+        (
+            "--transport",
+            "redis://u:pw@h?x=1",
+            "the URL of the transport has a parameter that is not known: x",
+        ),
         ("--lease", "1ms", "must be 1s or longer"),
         ("--cors-origins", "example.com", "needs an origin"),
         ("--public-url", "https://example.com/path", "needs an origin"),
