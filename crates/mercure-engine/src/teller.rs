@@ -173,11 +173,10 @@ impl Teller {
         let (came, went): (Vec<_>, Vec<_>) = notes.iter().partition(|note| note.active);
         let came = came.iter().map(|note| Change::Came(note.attendance.entry().clone()));
         let went = went.iter().map(|note| Change::Went(note.attendance.entry().subscriber));
-        self.note(roster, came.collect()).await;
         // Without a lease, beginnings are told with the next one, and what was never begun has no end.
-        let has_lease = roster.is_none() || self.renewed_at.is_some();
+        let is_noted = self.note(roster, came.collect()).await;
         let is_told = |note: &&Note| match note.active {
-            true => has_lease,
+            true => is_noted,
             false => note.attendance.is_begun(),
         };
         let told: Vec<_> = notes.iter().filter(is_told).collect();
@@ -190,39 +189,32 @@ impl Teller {
         self.note(roster, went.collect()).await;
     }
 
-    async fn note(&mut self, roster: Option<&dyn Roster>, changes: Vec<Change>) {
-        let Some(roster) = roster.filter(|_| !changes.is_empty()) else { return };
+    /// Notes changes, tried again for as long as the hub runs; `false` if the lease is lost, so that
+    /// everybody will be told anew.
+    async fn note(&mut self, roster: Option<&dyn Roster>, changes: Vec<Change>) -> bool {
+        let Some(roster) = roster.filter(|_| !changes.is_empty()) else { return true };
         loop {
             match roster.note(changes.clone()).await {
-                Ok(Standing::Kept) => return,
+                Ok(Standing::Kept) => return true,
                 Ok(Standing::New) => {
                     self.renewed_at = None;
-                    return;
+                    return false;
                 }
                 Err(error @ TransportError::TooLarge { .. }) => {
                     // Tried again, it would keep everybody else from being told.
                     tracing::error!(%error, "some subscriptions are not known to other nodes");
-                    return;
+                    return true;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a change of subscriptions could not be noted yet");
                 }
             }
-            if !self.may_go_on(roster).await {
-                return;
+            if self.presence.is_closed() {
+                return false;
             }
+            tokio::time::sleep(self.shared.retry_delay()).await;
+            self.renew_lease(roster).await;
         }
-    }
-
-    /// Waits before something is tried again, and keeps the lease meanwhile; `false` if there is no
-    /// use in trying.
-    async fn may_go_on(&mut self, roster: &dyn Roster) -> bool {
-        if self.presence.is_closed() {
-            return false;
-        }
-        tokio::time::sleep(self.shared.retry_delay()).await;
-        self.renew_lease(roster).await;
-        self.renewed_at.is_some()
     }
 
     /// Appends records; what fails is tried again for as long as the hub runs.
