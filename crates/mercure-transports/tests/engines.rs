@@ -203,7 +203,8 @@ async fn a_log_of_an_older_version_is_migrated() {
     let url = format!("sqlite://{}", path.display());
     works(&url).await;
     let back = "DROP TABLE nodes; DROP TABLE attendances; ALTER TABLE log DROP COLUMN roster;
-        PRAGMA user_version = 1;";
+        DROP TABLE ids; ALTER TABLE log DROP COLUMN indexed;
+        CREATE INDEX events_by_id ON events (id, place); PRAGMA user_version = 1;";
     rusqlite::Connection::open(&path).expect("open").execute_batch(back).expect("done");
     let (transport, _) = start(&url).await.expect("migrated");
     assert!(transport.locate("a").await.expect("asked").is_some(), "with what it held");

@@ -14,6 +14,10 @@ const BATCH: usize = 1024;
 /// Their size in bytes; one record may exceed it.
 const BATCH_BYTES: usize = 4 << 20;
 
+/// How often those who have just been answered have their turn before a batch is closed: what they
+/// publish next shares its sync, and nobody waits if there is nobody.
+const TURNS: usize = 2;
+
 /// A record on its way, and who waits for its place.
 pub(super) struct Append {
     record: Record,
@@ -59,6 +63,9 @@ impl<S: Store> Inner<S> {
                     drop(self.asked(Ask::Write, self.append_to_store(&[])).await);
                     continue;
                 }
+            }
+            for _ in 0..TURNS {
+                tokio::task::yield_now().await;
             }
             let mut bytes = batch[0].record.size();
             while batch.len() < BATCH

@@ -1,16 +1,19 @@
+use std::sync::Mutex;
 use std::time::Duration;
 
 use mercure_engine::{Measure, ReadLimit, Record, Retention};
 use mercure_protocol::EventId;
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 
-use crate::store::{Newest, Place, Stretch, milliseconds, signed};
+use super::ids::{self, Added, Ids};
+use crate::store::{Newest, Place, Stretch, lock, milliseconds, signed};
 
 /// Events looked at, and dropped, by one statement at most.
 const TRIM: usize = 2048;
 
 pub(super) fn append(
     connection: &mut Connection,
+    ids: &Mutex<Ids>,
     batch: &[Record],
     at: i64,
 ) -> rusqlite::Result<Vec<Place>> {
@@ -18,20 +21,27 @@ pub(super) fn append(
     let (head, mut published, mut bytes): (i64, i64, i64) = change
         .prepare_cached("SELECT head, published, bytes FROM log")?
         .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let oldest = ids::oldest(&change)?;
+    let step = {
+        let mut ids = lock(ids);
+        ids.catch_up(&change)?;
+        ids.step(batch.len(), oldest)
+    };
     let mut insert = change.prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
     let mut place = head;
     let (mut encoded, mut places) = (Vec::new(), Vec::with_capacity(batch.len()));
-    let mut newest = None;
+    let (mut newest, mut added) = (None, Added::default());
     for record in batch {
         if record.of_subscription
-            && let Some(known) = locate(&change, record.id.as_str())?
+            && let Some(known) = ids::locate(&change, ids, Some(&added), record.id.as_str())?
         {
-            places.push(known);
+            places.push(known as Place);
             continue;
         }
         place += 1;
         places.push(place as Place);
         newest = Some(record.id.as_str());
+        added.add(record.id.as_str(), place);
         encoded.clear();
         record.encode(&mut encoded);
         insert.execute(params![place, record.id.as_str(), at, published, bytes, encoded])?;
@@ -45,7 +55,9 @@ pub(super) fn append(
             "UPDATE log SET head = ?1, head_id = coalesce(?2, head_id), published = ?3, bytes = ?4",
         )?
         .execute(params![place, newest, published, bytes])?;
+    step.write(&change, oldest)?;
     change.commit()?;
+    lock(ids).wrote(&step, added);
     Ok(places)
 }
 
@@ -73,13 +85,6 @@ pub(super) fn read(
         stretch.events.push((place(row, 0)?, record));
     }
     Ok(stretch)
-}
-
-pub(super) fn locate(connection: &Connection, id: &str) -> rusqlite::Result<Option<Place>> {
-    let found: Option<i64> = connection
-        .prepare_cached("SELECT min(place) FROM events WHERE id = ?1")?
-        .query_row([id], |row| row.get(0))?;
-    Ok(found.map(|place| place as Place))
 }
 
 pub(super) fn newest(connection: &Connection) -> rusqlite::Result<Newest> {

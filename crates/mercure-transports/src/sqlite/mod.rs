@@ -5,6 +5,7 @@
 //!
 //! One hub at a time: a second one is refused by a lock beside the file.
 
+mod ids;
 mod log;
 mod roster;
 mod schema;
@@ -22,6 +23,7 @@ use mercure_engine::{
 };
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use self::ids::Ids;
 use crate::Purpose;
 use crate::store::{Newest, Outcome, Place, Store, Stretch, lock, milliseconds};
 
@@ -46,6 +48,8 @@ struct Shared {
     lock: Mutex<Option<File>>,
     writer: Mutex<Option<Connection>>,
     readers: Mutex<Vec<Connection>>,
+    /// Filled when the file is opened.
+    ids: Mutex<Ids>,
     /// Place of the newest event, also of one whose publisher did not wait for it.
     written: AtomicU64,
 }
@@ -65,6 +69,7 @@ impl Sqlite {
             lock: Mutex::default(),
             writer: Mutex::default(),
             readers: Mutex::default(),
+            ids: Mutex::default(),
             written: AtomicU64::new(0),
         }))
     }
@@ -140,8 +145,21 @@ impl Shared {
         schema::migrate(&mut connection)?;
         let newest = log::newest(&connection).map_err(|error| explain(&error))?;
         self.written.store(newest.place, Ordering::Release);
+        *lock(&self.ids) = self.load_ids(&mut connection).map_err(|error| explain(&error))?;
         *lock(&self.writer) = Some(connection);
         Ok(())
+    }
+}
+
+impl Shared {
+    fn load_ids(&self, connection: &mut Connection) -> rusqlite::Result<Ids> {
+        let mut ids = Ids::load(connection)?;
+        if self.purpose != Purpose::Inspect
+            && let Err(error) = ids.settle(connection)
+        {
+            tracing::warn!(%error, "the index of {} is written later", self.path.display());
+        }
+        Ok(ids)
     }
 }
 
@@ -155,7 +173,7 @@ impl Store for Sqlite {
     async fn append(&self, batch: &[Record]) -> Outcome<Vec<Outcome<Place>>> {
         let (batch, at) = (batch.to_vec(), milliseconds(self.0.clock.unix_time()));
         self.write(move |connection, shared| {
-            let places = log::append(connection, &batch, at)?;
+            let places = log::append(connection, &shared.ids, &batch, at)?;
             let last = places.iter().copied().max().unwrap_or_default();
             shared.written.fetch_max(last, Ordering::AcqRel);
             Ok(places.into_iter().map(Ok).collect())
@@ -187,7 +205,9 @@ impl Store for Sqlite {
 
     async fn locate(&self, id: &str) -> Outcome<Option<Place>> {
         let id = id.to_owned();
-        self.query(move |connection| log::locate(connection, &id)).await
+        let shared = Arc::clone(&self.0);
+        let found = self.query(move |connection| ids::locate(connection, &shared.ids, None, &id));
+        Ok(found.await?.map(|place| place as Place))
     }
 
     async fn newest(&self) -> Outcome<Newest> {
