@@ -20,8 +20,9 @@ pub type Future<'a, T> = Pin<Box<dyn std::future::Future<Output = T> + Send + 'a
 ///   already, so that another node has told the same, its position is that of the first one.
 /// - **The tail** is told every accepted event, of all hubs that share the log, in the log's
 ///   order, exactly once per hub, across reconnects of the engine's client.
-/// - **Read** returns events in order with no hole; what retention has dropped is reported as
-///   [`Batch::Gone`], never passed over.
+/// - **Read** returns events in order with no hole, not always as many as the limit allows, but none
+///   only if nothing follows; what retention has dropped is reported as [`Batch::Gone`], never
+///   passed over.
 /// - **Locate** takes time independent of where the event stands; of several events with one id
 ///   it finds the earliest that is retained.
 /// - **Head** is cheap: it is asked at each page load.

@@ -239,17 +239,19 @@ pub(super) async fn eventually(
 const PATIENCE: Duration = Duration::from_secs(30);
 const MOMENT: Duration = Duration::from_millis(5);
 
-/// The ids of a stretch; `None` if it is gone.
+/// The ids of what follows; `None` if it is gone.
 pub(super) async fn ids(
     transport: &dyn Transport,
-    from: From,
+    mut from: From,
 ) -> Result<Option<Vec<String>>, TransportError> {
-    Ok(match answer(async || transport.read(from, LIMIT).await).await? {
-        Batch::Gone => None,
-        Batch::Events(events) => {
-            Some(events.iter().map(|event| event.record.id.to_string()).collect())
-        }
-    })
+    let mut ids = Vec::new();
+    loop {
+        let batch = answer(async || transport.read(from, LIMIT).await).await?;
+        let Batch::Events(events) = batch else { return Ok(None) };
+        let Some(last) = events.last() else { return Ok(Some(ids)) };
+        from = From::After(last.position);
+        ids.extend(events.iter().map(|event| event.record.id.to_string()));
+    }
 }
 
 pub(super) fn record(id: &str) -> Record {

@@ -1,5 +1,6 @@
-//! Reading by consumers that the server keeps for a while: one that follows, and a few that others
-//! have read with and will go on with.
+//! Reading: what comes first is asked for event by event, because most who come back have missed
+//! little, and a server takes longer to make a consumer the longer the log is. Whoever reads on does
+//! so with a consumer, which the server keeps for a while, and so does the follower.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -8,14 +9,15 @@ use std::time::Duration;
 
 use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::{Consumer, pull};
+use futures_util::future::try_join_all;
 use futures_util::{FutureExt, StreamExt};
 use mercure_engine::{ReadLimit, Record, TransportError};
 
-use super::connection::{Session, unavailable};
+use super::connection::{self, Session, unavailable};
 use crate::store::{Outcome, Place, Stretch, damaged, lock};
 
-/// Consumers that wait for whoever has read with them.
-const KEPT: usize = 16;
+/// Readers who are expected to read on.
+const KEPT: usize = 64;
 /// Messages asked for at once: together they may be larger than the limit by as much.
 const PAGE: usize = 64;
 /// How long to wait for news.
@@ -23,9 +25,10 @@ const WAIT: Duration = Duration::from_secs(4);
 
 #[derive(Default)]
 pub(super) struct Readers {
-    /// Each with the place after which it goes on. What is in use is not here, and comes back only if
-    /// it was used to the end: if that is given up halfway, what it has brought is lost.
-    kept: Mutex<VecDeque<(Place, Consumer<pull::Config>)>>,
+    /// The place after which each goes on, and its consumer unless it was the first page. What is in
+    /// use is not here, and comes back only if it was used to the end: if that is given up halfway,
+    /// what it has brought is lost.
+    kept: Mutex<VecDeque<(Place, Option<Consumer<pull::Config>>)>>,
     follower: Mutex<Option<Follower>>,
 }
 
@@ -48,12 +51,14 @@ impl Readers {
         after: Option<Place>,
         limit: ReadLimit,
     ) -> Outcome<Stretch> {
+        let known = after.and_then(|after| self.take(after));
         if let Some(after) = after
-            && let Some(consumer) = self.take(after)
+            && let Some(Some(consumer)) = &known
         {
             let events = self.read_with(consumer, limit).await?;
             // Only a new one can tell that something is missing, or that nothing follows.
             if events.first().is_some_and(|(place, _)| *place == after + 1) {
+                self.keep(&events, known.flatten());
                 return Ok(Stretch { head: None, events });
             }
         }
@@ -64,20 +69,42 @@ impl Readers {
             return Ok(Stretch { head, events: Vec::new() });
         }
         let begin = after.map_or(state.first_sequence, |after| after + 1);
+        if known.is_none() {
+            let count = PAGE.min(limit.events) as Place;
+            let places = begin..=state.last_sequence.min(begin + count - 1);
+            let events = try_join_all(places.map(|place| session.get(place))).await?;
+            let events: Vec<_> = events.into_iter().flatten().collect();
+            // What is missing was dropped just now, or is not to be had like this.
+            if !events.is_empty() {
+                self.keep(&events, None);
+                return Ok(Stretch { head, events });
+            }
+        }
         let consumer = session.log.create_consumer(session.reading_from(begin)).await;
-        let events = self.read_with(consumer.map_err(unavailable)?, limit).await?;
+        let consumer = consumer.map_err(unavailable)?;
+        let events = self.read_with(&consumer, limit).await?;
+        self.keep(&events, Some(consumer));
         Ok(Stretch { head, events })
     }
 
-    fn take(&self, after: Place) -> Option<Consumer<pull::Config>> {
+    fn take(&self, after: Place) -> Option<Option<Consumer<pull::Config>>> {
         let mut kept = lock(&self.kept);
         let at = kept.iter().position(|(place, _)| *place == after)?;
         kept.remove(at).map(|(_, consumer)| consumer)
     }
 
+    fn keep(&self, events: &[(Place, Record)], consumer: Option<Consumer<pull::Config>>) {
+        let Some((last, _)) = events.last() else { return };
+        let mut kept = lock(&self.kept);
+        kept.push_back((*last, consumer));
+        if kept.len() > KEPT {
+            kept.pop_front();
+        }
+    }
+
     async fn read_with(
         &self,
-        consumer: Consumer<pull::Config>,
+        consumer: &Consumer<pull::Config>,
         limit: ReadLimit,
     ) -> Outcome<Vec<(Place, Record)>> {
         let mut events = Vec::new();
@@ -97,13 +124,6 @@ impl Readers {
             }
             if events.len() - before < wanted {
                 break;
-            }
-        }
-        if let Some((last, _)) = events.last() {
-            let mut kept = lock(&self.kept);
-            kept.push_back((*last, consumer));
-            if kept.len() > KEPT {
-                kept.pop_front();
             }
         }
         Ok(events)
@@ -156,6 +176,17 @@ impl Follower {
             .await
             .map_err(unavailable)?;
         Ok(Self { news, next })
+    }
+}
+
+impl Session {
+    /// The event at a place, if there is one (any more).
+    async fn get(&self, place: Place) -> Outcome<Option<(Place, Record)>> {
+        match self.log.get_raw_message(place).await {
+            Ok(message) => Ok(Some((place, Record::decode(&message.payload).ok_or_else(damaged)?))),
+            Err(error) if connection::is_missing(&error) => Ok(None),
+            Err(error) => Err(unavailable(error)),
+        }
     }
 }
 
