@@ -84,12 +84,13 @@ impl Teller {
 
     /// How often the lease is renewed, and others are looked after.
     fn renewal(&self) -> Duration {
-        self.shared.options.lease / 6
+        self.shared.options.lease / 8
     }
 
-    /// How long it is renewed for: so much shorter that a death is noticed and told within the lease.
+    /// How long it is renewed for: so much shorter that a death is noticed, which may take a renewal
+    /// more, and told within the lease.
     fn term(&self) -> Duration {
-        self.shared.options.lease * 3 / 4
+        self.shared.options.lease * 5 / 8
     }
 
     async fn keep_lease(&mut self, roster: &dyn Roster) {
@@ -148,14 +149,13 @@ impl Teller {
             for some in entries.chunks(NOTES) {
                 let some = some.iter().cloned().map(Attendance::elsewhere);
                 let records: Vec<_> = some.flat_map(|one| self.records(&one, false)).collect();
+                // Also if the claim expires meanwhile: who takes it then tells the same.
                 for records in records.chunks(EVENTS) {
-                    if let Some(error) = self.try_append(records).await.1 {
-                        tracing::warn!(%error, "not every end could be told; the claim will expire");
-                        return;
-                    }
+                    self.append(Some(roster), records).await;
                 }
-                // Many take longer than a lease. If another node takes the claim meanwhile, it tells
-                // the same.
+                if self.presence.is_closed() {
+                    return;
+                }
                 self.renew_lease(roster).await;
             }
             if let Err(error) = roster.bury(&node).await {
