@@ -54,7 +54,7 @@ fmt: $(VENV)/.tests ## Format everything
 
 drill: $(HUB) $(VENV)/.tests tools ## Run the long forms of the drills
 	MERCURE_DRILL=long $(BIN)/pytest tests/python/drills --timeout 1800
-	MERCURE_DRILL=long cargo test --locked --release --package mercure-hub --test crash --test cluster -- --nocapture
+	MERCURE_DRILL=long cargo test --locked --release --package mercure-hub --test crash --test cluster --test replay -- --nocapture
 
 bench: tools ## Measure framing, matching, the verification of tokens, and every engine (EVENTS=1000000)
 	cargo bench --locked --package mercure-protocol --bench protocol

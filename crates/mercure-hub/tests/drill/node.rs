@@ -48,10 +48,7 @@ impl Node {
         let mut words = prefix.iter().cloned().chain([binary]);
         let mut command = Command::new(words.next().expect("at least the binary"));
         command.args(words).args(arguments);
-        // Variables that are meant for the tests are no settings of a hub.
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MERCURE_")) {
-            command.env_remove(name);
-        }
+        without_settings(&mut command);
         command.env("MERCURE_PUBLISHER_JWT_KEY", PUBLISHER_KEY);
         command.env("MERCURE_SUBSCRIBER_JWT_KEY", SUBSCRIBER_KEY);
         let log = folder.path().join("log");
@@ -73,4 +70,12 @@ impl Node {
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
+}
+
+/// Variables that are meant for the tests are no settings of a hub.
+pub fn without_settings(command: &mut Command) -> &mut Command {
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MERCURE_")) {
+        command.env_remove(name);
+    }
+    command
 }

@@ -120,9 +120,15 @@ impl Connections {
             None => open(&self.config, NoTls).await,
             Some(tls) => open(&self.config, tls.clone()).await,
         };
-        connected.map_err(|error| explain(&error))
+        let (client, heads) = connected.map_err(|error| explain(&error))?;
+        client.batch_execute(PLANS).await.map_err(|error| explain(&error))?;
+        Ok((client, heads))
     }
 }
+
+/// Every query is small and has its index. What the server believes of a table that has just grown
+/// would make it read all of it, or compile the query for a tenth of a second.
+const PLANS: &str = "SET jit = off; SET enable_seqscan = off";
 
 impl Connected {
     /// Waits for an answer; without one, the connection is not used again.
