@@ -44,6 +44,9 @@ pub(super) struct Ids {
     moving: BTreeSet<Entry>,
     /// Newest event of what is moved.
     moving_through: i64,
+    /// Oldest event when the move began, and when the one before began: what was dropped between them
+    /// has left stale entries.
+    oldest: (i64, i64),
     /// Hash up to which it was moved.
     moved: i64,
     /// How many may be moved now.
@@ -52,11 +55,14 @@ pub(super) struct Ids {
     through: i64,
 }
 
-/// Some ids that are moved, and the range of hashes whose stale ones are dropped.
+/// Some ids that are moved.
 #[derive(Debug)]
 pub(super) struct Step {
     entries: Vec<Entry>,
-    hashes: RangeInclusive<i64>,
+    /// The last of their hashes, or of all if nothing is left.
+    last: i64,
+    /// Hashes whose stale entries are dropped.
+    stale: Option<RangeInclusive<i64>>,
     /// Every event through this place is in the table then.
     indexed: Option<i64>,
 }
@@ -115,13 +121,15 @@ impl Ids {
         if self.moving.is_empty() && self.fresh.len() as i64 >= self.enough(oldest) {
             self.moving = std::mem::take(&mut self.fresh);
             (self.moving_through, self.moved) = (self.through, i64::MIN);
+            self.oldest = (self.oldest.1, oldest);
         }
         self.due = self.due.saturating_add(events);
         let count = if self.due < STEP { 0 } else { self.due };
         let entries: Vec<_> = self.moving.iter().take(count).copied().collect();
         let ends = !entries.is_empty() && entries.len() == self.moving.len();
         let last = if ends { i64::MAX } else { entries.last().map_or(self.moved, |last| last.0) };
-        Step { hashes: self.moved..=last, indexed: ends.then_some(self.moving_through), entries }
+        let stale = (self.oldest.0 < self.oldest.1).then_some(self.moved..=last);
+        Step { stale, indexed: ends.then_some(self.moving_through), last, entries }
     }
 
     /// A step has been committed, with the batch that added these.
@@ -132,7 +140,7 @@ impl Ids {
             self.due = 0;
         }
         if !step.entries.is_empty() {
-            self.moved = *step.hashes.end();
+            self.moved = step.last;
         }
         for entry in &step.entries {
             self.moving.remove(entry);
@@ -146,10 +154,12 @@ impl Step {
         if self.entries.is_empty() {
             return Ok(());
         }
-        // Before the others are added: they need not be looked at.
-        change
-            .prepare_cached("DELETE FROM ids WHERE hash BETWEEN ?1 AND ?2 AND place < ?3")?
-            .execute(params![self.hashes.start(), self.hashes.end(), oldest])?;
+        if let Some(hashes) = &self.stale {
+            // Before the others are added: they need not be looked at.
+            change
+                .prepare_cached("DELETE FROM ids WHERE hash BETWEEN ?1 AND ?2 AND place < ?3")?
+                .execute(params![hashes.start(), hashes.end(), oldest])?;
+        }
         let mut insert = change.prepare_cached("INSERT OR IGNORE INTO ids VALUES (?1, ?2)")?;
         for (hash, place) in self.entries.iter().filter(|entry| entry.1 >= oldest) {
             insert.execute([hash, place])?;
