@@ -25,6 +25,8 @@ tools: # What the tests drive, installed if need be and allowed
 
 test-rust: tools ## Run the tests of the hub, and every fuzz target on its seeds
 	cargo test --locked --workspace --quiet
+	cargo build --locked --quiet --package mercure-bench --package mercure-hub
+	target/debug/compare --short --rounds 1 --servers bare,hub
 
 test-python: $(HUB) $(VENV)/.tests $(VENV)/peers $(VENV)/oldest tests/clients/node_modules ## Run the tests of the extension, with real servers and Chromium
 	$(BIN)/pytest
@@ -56,7 +58,9 @@ drill: $(HUB) $(VENV)/.tests tools ## Run the long forms of the drills
 	MERCURE_DRILL=long $(BIN)/pytest tests/python/drills --timeout 1800
 	MERCURE_DRILL=long cargo test --locked --release --package mercure-hub --test crash --test cluster --test replay -- --nocapture
 
-bench: tools ## Measure framing, matching, the verification of tokens, and every engine (EVENTS=1000000)
+bench: tools ## Measure the hub beside others, every engine (EVENTS=1000000), and parts of the hub
+	cargo build --locked --release --package mercure-bench --package mercure-hub
+	target/release/compare --json target/compare.json
 	cargo bench --locked --package mercure-protocol --bench protocol
 	cargo bench --locked --package mercure-hub --bench tokens
 	cargo bench --locked --package mercure-transports --bench transports

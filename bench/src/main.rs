@@ -1,0 +1,104 @@
+//! Compares our hub with a bare loop and with Nchan, in turns, on this machine.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints figures")]
+#![allow(clippy::disallowed_methods, reason = "load is made by threads that wait")]
+
+mod bare;
+mod crowd;
+mod dialect;
+mod event;
+mod latency;
+mod publisher;
+mod report;
+mod scenarios;
+mod servers;
+mod usage;
+
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::report::Report;
+use crate::servers::{Kind, Server};
+
+fn command() -> Command {
+    let port = Arg::new("port").required(true).value_parser(value_parser!(u16));
+    Command::new("compare")
+        .about("Measures our hub beside a bare loop and nginx with Nchan, in turns")
+        .args_conflicts_with_subcommands(true)
+        .arg(
+            Arg::new("rounds").long("rounds").default_value("5").value_parser(value_parser!(usize)),
+        )
+        .arg(
+            Arg::new("only")
+                .long("only")
+                .value_name("SCENARIO")
+                .action(ArgAction::Append)
+                .value_delimiter(',')
+                .help("Only these scenarios"),
+        )
+        .arg(
+            Arg::new("servers")
+                .long("servers")
+                .value_delimiter(',')
+                .default_value("bare,hub,nchan")
+                .help("Only these servers"),
+        )
+        .arg(
+            Arg::new("short")
+                .long("short")
+                .action(ArgAction::SetTrue)
+                .help("Few subscribers and events: whether it works, not how fast"),
+        )
+        .arg(Arg::new("json").long("json").value_name("FILE").help("Every figure, to this file"))
+        .subcommand(Command::new("bare").hide(true).arg(port))
+}
+
+fn main() -> anyhow::Result<()> {
+    raise_limit()?;
+    let matches = command().get_matches();
+    if let Some(("bare", matches)) = matches.subcommand() {
+        let port = *matches.get_one::<u16>("port").context("required")?;
+        return bare::serve(SocketAddr::from(([127, 0, 0, 1], port)));
+    }
+    compare(&matches)
+}
+
+/// As many descriptors as this user may have.
+fn raise_limit() -> anyhow::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    Ok(())
+}
+
+fn compare(matches: &ArgMatches) -> anyhow::Result<()> {
+    let rounds = *matches.get_one::<usize>("rounds").context("has a default")?;
+    let only: Vec<_> = matches.get_many::<String>("only").into_iter().flatten().collect();
+    let servers: Vec<_> = matches.get_many::<String>("servers").into_iter().flatten().collect();
+    let mut scenarios = scenarios::all(matches.get_flag("short"));
+    scenarios.retain(|scenario| only.is_empty() || only.iter().any(|name| *name == scenario.name));
+    let is_chosen = |kind: &Kind| servers.iter().any(|server| *server == kind.name());
+    let mut kinds: Vec<_> = Kind::ALL.into_iter().filter(is_chosen).collect();
+    if kinds.contains(&Kind::Nchan) && !Kind::Nchan.is_here() {
+        eprintln!("Nchan is missing (Debian: libnginx-mod-nchan): it is left out");
+        kinds.retain(|kind| *kind != Kind::Nchan);
+    }
+    let mut report = Report::default();
+    for round in 1..=rounds {
+        for scenario in &scenarios {
+            for kind in kinds.iter().copied().filter(|kind| scenario.kinds.contains(kind)) {
+                let what = || format!("{} at {}", scenario.name, kind.name());
+                let server = Server::start(kind, scenario.arguments).with_context(what)?;
+                let figures = scenario.run(&server).with_context(what)?;
+                eprintln!("round {round}: {}: {figures:.1?}", what());
+                report.add(scenario, kind, figures);
+            }
+        }
+    }
+    println!("{}", report.table(&scenarios));
+    if let Some(path) = matches.get_one::<String>("json") {
+        std::fs::write(path, serde_json::to_string_pretty(&report.json())?)?;
+    }
+    Ok(())
+}
