@@ -94,13 +94,16 @@ impl Teller {
     }
 
     async fn keep_lease(&mut self, roster: &dyn Roster) {
-        let lease = self.shared.options.lease;
-        if self.renew_lease(roster).await
-            && let Some(since) = self.kept_since
-            && self.shared.clock.now().saturating_sub(since) >= lease
-        {
+        if self.renew_lease(roster).await {
             self.end_the_dead(roster).await;
         }
+    }
+
+    /// Whether this node has kept its lease for so long that who is silent is dead: after the engine
+    /// was away, all are silent for a while.
+    fn may_judge(&self) -> bool {
+        let now = self.shared.clock.now();
+        self.kept_since.is_some_and(|since| now.saturating_sub(since) >= self.shared.options.lease)
     }
 
     /// Renews the lease when it is due; whether it was renewed now.
@@ -136,7 +139,7 @@ impl Teller {
 
     /// Tells that the subscriptions of dead nodes have ended.
     async fn end_the_dead(&mut self, roster: &dyn Roster) {
-        loop {
+        while self.may_judge() {
             let Claimed { node, entries } = match roster.claim(self.term()).await {
                 Ok(Some(claimed)) => claimed,
                 Ok(None) => return,

@@ -1,13 +1,14 @@
 //! Ids are found in a file whatever was done to it: also after repetitions, trimming and restarts.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use mercure_engine::{Clock, Event, Position, Record, Retention, Tail, Transport};
 use mercure_protocol::{EventId, Topic};
-use mercure_transports::connect;
+use mercure_transports::{Purpose, connect, connect_for};
 use tempfile::TempDir;
 
 /// Nobody listens.
@@ -130,6 +131,14 @@ async fn a_large_file_of_an_older_version_is_indexed_when_it_is_opened() {
     let back = "DROP TABLE ids; ALTER TABLE log DROP COLUMN indexed;
         CREATE INDEX events_by_id ON events (id, place); PRAGMA user_version = 2;";
     rusqlite::Connection::open(&path).expect("opened").execute_batch(back).expect("done");
+    // The hub that uses it would not know what became of its file.
+    let lock = File::create(folder.path().join("hub.db.lock")).expect("the lock of a hub");
+    lock.lock().expect("locked");
+    let url = format!("sqlite://{}", path.display());
+    let tool = connect_for(Purpose::Inspect, &url, Clock::system()).expect("a valid URL");
+    let refused = tool.start(Arc::new(Deaf)).await.expect_err("refused").to_string();
+    assert!(refused.contains("older version"), "{refused}");
+    drop(lock);
     checked.log = open(&path).await;
     assert_eq!(ask(&path, "SELECT indexed FROM log"), 30_000);
     checked.check().await;

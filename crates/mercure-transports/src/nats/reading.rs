@@ -3,33 +3,56 @@
 //! so with a consumer, which the server keeps for a while, and so does the follower.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::{Consumer, pull};
-use futures_util::future::try_join_all;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::{FutureExt, StreamExt, stream};
 use mercure_engine::{ReadLimit, Record, TransportError};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::connection::{self, Session, unavailable};
 use crate::store::{Outcome, Place, Stretch, damaged, lock};
 
-/// Readers who are expected to read on.
+/// Readers who are expected to read on, and for how long.
 const KEPT: usize = 64;
+const FRESH: Duration = Duration::from_secs(20);
+/// How long a consumer may take to answer that the server may have forgotten: then it says nothing.
+const ANSWER: Duration = Duration::from_secs(1);
+/// Events asked for one by one, by one reader and by all.
+const GETS: usize = 16;
+const ALL_GETS: usize = 256;
 /// Messages asked for at once: together they may be larger than the limit by as much.
 const PAGE: usize = 64;
 /// How long to wait for news.
 const WAIT: Duration = Duration::from_secs(4);
 
-#[derive(Default)]
 pub(super) struct Readers {
-    /// The place after which each goes on, and its consumer unless it was the first page. What is in
-    /// use is not here, and comes back only if it was used to the end: if that is given up halfway,
-    /// what it has brought is lost.
-    kept: Mutex<VecDeque<(Place, Option<Consumer<pull::Config>>)>>,
+    /// What is in use is not here, and comes back only if it was used to the end: if that is given up
+    /// halfway, what it has brought is lost.
+    kept: Mutex<VecDeque<Kept>>,
     follower: Mutex<Option<Follower>>,
+    gets: Semaphore,
+}
+
+/// A reader who is expected to read on.
+struct Kept {
+    /// The place after which it goes on.
+    after: Place,
+    /// `None` after the first page.
+    consumer: Option<Consumer<pull::Config>>,
+    since: Instant,
+}
+
+impl Default for Readers {
+    fn default() -> Self {
+        let (kept, follower) = (Mutex::default(), Mutex::default());
+        Self { kept, follower, gets: Semaphore::new(ALL_GETS) }
+    }
 }
 
 struct Follower {
@@ -53,30 +76,29 @@ impl Readers {
     ) -> Outcome<Stretch> {
         let known = after.and_then(|after| self.take(after));
         if let Some(after) = after
-            && let Some(Some(consumer)) = &known
-        {
-            let events = self.read_with(consumer, limit).await?;
+            && let Some(Kept { consumer: Some(consumer), .. }) = &known
+            && let Ok(Ok(events)) =
+                tokio::time::timeout(ANSWER, self.read_with(consumer, limit)).await
             // Only a new one can tell that something is missing, or that nothing follows.
-            if events.first().is_some_and(|(place, _)| *place == after + 1) {
-                self.keep(&events, known.flatten());
-                return Ok(Stretch { head: None, events });
-            }
+            && events.first().is_some_and(|(place, _)| *place == after + 1)
+        {
+            self.keep(&events, known.and_then(|kept| kept.consumer));
+            return Ok(Stretch { head: None, events });
         }
         // Before the reading: what nothing follows must not look as if it had been dropped.
         let state = session.log.get_info().await.map_err(unavailable)?.state;
-        let head = Some(state.last_sequence);
-        if state.messages == 0 || after.is_some_and(|after| after >= state.last_sequence) {
+        let (last, head) = (state.last_sequence, Some(state.last_sequence));
+        if state.messages == 0 || after.is_some_and(|after| after >= last) {
             return Ok(Stretch { head, events: Vec::new() });
         }
         let begin = after.map_or(state.first_sequence, |after| after + 1);
         if known.is_none() {
-            let count = PAGE.min(limit.events) as Place;
-            let places = begin..=state.last_sequence.min(begin + count - 1);
-            let events = try_join_all(places.map(|place| session.get(place))).await?;
-            let events: Vec<_> = events.into_iter().flatten().collect();
+            let events = self.get(session, begin, last, limit).await?;
             // What is missing was dropped just now, or is not to be had like this.
-            if !events.is_empty() {
-                self.keep(&events, None);
+            if let Some((through, _)) = events.last() {
+                if *through < last {
+                    self.keep(&events, None);
+                }
                 return Ok(Stretch { head, events });
             }
         }
@@ -87,16 +109,43 @@ impl Readers {
         Ok(Stretch { head, events })
     }
 
-    fn take(&self, after: Place) -> Option<Option<Consumer<pull::Config>>> {
+    /// The first page, event by event.
+    async fn get(
+        &self,
+        session: &Session,
+        begin: Place,
+        last: Place,
+        limit: ReadLimit,
+    ) -> Outcome<Vec<(Place, Record)>> {
+        let places = (begin..=last).take(PAGE.min(limit.events));
+        let get = async |place| {
+            // Never closed.
+            let _turn = self.gets.acquire().await.map_err(unavailable)?;
+            session.get(place).await
+        };
+        let mut found = pin!(stream::iter(places).map(get).buffered(GETS));
+        let (mut events, mut bytes) = (Vec::new(), 0);
+        while bytes < limit.bytes
+            && let Some(event) = found.next().await
+        {
+            let Some((place, record)) = event? else { continue };
+            bytes += record.frame.len();
+            events.push((place, record));
+        }
+        Ok(events)
+    }
+
+    fn take(&self, after: Place) -> Option<Kept> {
         let mut kept = lock(&self.kept);
-        let at = kept.iter().position(|(place, _)| *place == after)?;
-        kept.remove(at).map(|(_, consumer)| consumer)
+        kept.retain(|kept| kept.since.elapsed() < FRESH);
+        let at = kept.iter().position(|kept| kept.after == after)?;
+        kept.remove(at)
     }
 
     fn keep(&self, events: &[(Place, Record)], consumer: Option<Consumer<pull::Config>>) {
-        let Some((last, _)) = events.last() else { return };
+        let Some((after, _)) = events.last() else { return };
         let mut kept = lock(&self.kept);
-        kept.push_back((*last, consumer));
+        kept.push_back(Kept { after: *after, consumer, since: Instant::now() });
         if kept.len() > KEPT {
             kept.pop_front();
         }

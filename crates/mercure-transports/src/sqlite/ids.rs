@@ -22,6 +22,8 @@ use crate::store::lock;
 const PART: i64 = 16;
 /// Ids that come together at least.
 const FEWEST: i64 = 4096;
+/// Ids that are read, and moved, in one go when a file is opened.
+const CHUNK: i64 = 500_000;
 /// Ids that are moved at once at least: less often for a publisher that comes alone.
 const STEP: usize = 64;
 
@@ -78,19 +80,33 @@ impl Added {
 }
 
 impl Ids {
-    /// Reads what the table does not hold.
-    pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {
-        let indexed: i64 = connection.query_row("SELECT indexed FROM log", [], |row| row.get(0))?;
+    /// Reads what the table does not hold; what is much of it is moved at once, if it may be. If that
+    /// fails, it is all the same here.
+    pub(super) fn load(connection: &mut Connection, may_move: bool) -> rusqlite::Result<Self> {
+        let (indexed, head): (i64, i64) =
+            connection.query_row("SELECT indexed, head FROM log", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
         let mut ids = Self { through: indexed, ..Self::default() };
-        ids.catch_up(connection)?;
+        for begin in (indexed..head).step_by(CHUNK as usize) {
+            ids.catch_up(connection, begin.saturating_add(CHUNK))?;
+            if may_move && let Err(error) = ids.settle(connection) {
+                tracing::warn!(%error, "the index of the log is written later");
+            }
+        }
         Ok(ids)
     }
 
-    /// Reads what was written without being added: by a batch that failed, as it seemed.
-    pub(super) fn catch_up(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        let mut statement =
-            connection.prepare_cached("SELECT place, id FROM events WHERE place > ?1")?;
-        let mut rows = statement.query([self.through])?;
+    /// Reads what was written, up to a place, without being added: by a batch that failed, as it
+    /// seemed.
+    pub(super) fn catch_up(
+        &mut self,
+        connection: &Connection,
+        through: i64,
+    ) -> rusqlite::Result<()> {
+        let mut statement = connection
+            .prepare_cached("SELECT place, id FROM events WHERE place > ?1 AND place <= ?2")?;
+        let mut rows = statement.query([self.through, through])?;
         while let Some(row) = rows.next()? {
             self.through = row.get(0)?;
             self.fresh.insert((hash(row.get_ref(1)?.as_str()?), self.through));
@@ -98,9 +114,8 @@ impl Ids {
         Ok(())
     }
 
-    /// Moves what has come together by now, at a start; all of a file that was just migrated. After
-    /// an error, it is still here.
-    pub(super) fn settle(&mut self, connection: &mut Connection) -> rusqlite::Result<()> {
+    /// Moves what has come together by now.
+    fn settle(&mut self, connection: &mut Connection) -> rusqlite::Result<()> {
         let change = connection.transaction()?;
         let oldest = oldest(&change)?;
         let step = self.step(usize::MAX, oldest);
@@ -185,32 +200,45 @@ pub(super) fn locate(
     added: Option<&Added>,
     id: &str,
 ) -> rusqlite::Result<Option<i64>> {
-    let hash = hash(id);
+    let (hash, oldest) = (hash(id), oldest(connection)?);
     let of_hash = |set: &BTreeSet<Entry>| -> Vec<_> {
-        set.range((hash, 0)..=(hash, i64::MAX)).map(|entry| entry.1).collect()
+        set.range((hash, oldest)..=(hash, i64::MAX)).map(|entry| entry.1).collect()
     };
     // Memory first: what is moved in between is found in both rather than in none.
-    let (mut places, through) = {
+    let (mut newest, through) = {
         let ids = lock(ids);
         ([of_hash(&ids.fresh), of_hash(&ids.moving)].concat(), ids.through)
     };
-    places.extend(added.map(|added| of_hash(&added.0)).unwrap_or_default());
-    let mut moved = connection.prepare_cached("SELECT place FROM ids WHERE hash = ?1")?;
-    for place in moved.query_map([hash], |row| row.get(0))? {
-        places.push(place?);
-    }
-    places.sort_unstable();
-    let mut id_of = connection.prepare_cached("SELECT id = ?1 FROM events WHERE place = ?2")?;
-    for place in places {
-        if id_of.query_row(params![id, place], |row| row.get(0)).optional()? == Some(true) {
-            return Ok(Some(place));
-        }
-    }
-    if added.is_some() {
-        return Ok(None);
+    newest.extend(added.map(|added| of_hash(&added.0)).unwrap_or_default());
+    newest.sort_unstable();
+    let mut moved = connection
+        .prepare_cached("SELECT place FROM ids WHERE hash = ?1 AND place >= ?2 ORDER BY place")?;
+    let moved = moved.query_map([hash, oldest], |row| row.get(0))?;
+    let moved = first(connection, id, moved)?;
+    let newest = first(connection, id, newest.into_iter().map(Ok))?;
+    let found = moved.into_iter().chain(newest).min();
+    if found.is_some() || added.is_some() {
+        return Ok(found);
     }
     // What another process, or this one just now, has written.
     connection
         .prepare_cached("SELECT min(place) FROM events WHERE place > ?1 AND id = ?2")?
         .query_row(params![through, id], |row| row.get(0))
+}
+
+/// The first of some places whose event has an id, and not just its hash.
+fn first(
+    connection: &Connection,
+    id: &str,
+    places: impl Iterator<Item = rusqlite::Result<i64>>,
+) -> rusqlite::Result<Option<i64>> {
+    let mut id_of = connection.prepare_cached("SELECT id = ?1 FROM events WHERE place = ?2")?;
+    for place in places {
+        let place = place?;
+        let is_it = id_of.query_row(params![id, place], |row| row.get(0)).optional()?;
+        if is_it == Some(true) {
+            return Ok(Some(place));
+        }
+    }
+    Ok(None)
 }

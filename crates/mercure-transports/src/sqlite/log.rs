@@ -24,7 +24,7 @@ pub(super) fn append(
     let oldest = ids::oldest(&change)?;
     let step = {
         let mut ids = lock(ids);
-        ids.catch_up(&change)?;
+        ids.catch_up(&change, head)?;
         ids.step(batch.len(), oldest)
     };
     let mut insert = change.prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;

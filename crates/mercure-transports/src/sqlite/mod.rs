@@ -136,30 +136,38 @@ impl Shared {
         Ok(connection)
     }
 
+    /// One attempt at a time; one that comes late, because nobody waited for it any more, changes
+    /// nothing.
     fn open(&self) -> Outcome<()> {
         let mut held = lock(&self.lock);
+        if lock(&self.writer).is_some() {
+            return Ok(());
+        }
         if held.is_none() && self.purpose != Purpose::Inspect {
             *held = Some(take_lock(&self.path)?);
         }
         let mut connection = self.connect()?;
-        schema::migrate(&mut connection)?;
+        self.migrate(&mut connection)?;
         let newest = log::newest(&connection).map_err(|error| explain(&error))?;
         self.written.store(newest.place, Ordering::Release);
-        *lock(&self.ids) = self.load_ids(&mut connection).map_err(|error| explain(&error))?;
+        let may_move = self.purpose != Purpose::Inspect;
+        let ids = Ids::load(&mut connection, may_move).map_err(|error| explain(&error))?;
+        *lock(&self.ids) = ids;
         *lock(&self.writer) = Some(connection);
         Ok(())
     }
-}
 
-impl Shared {
-    fn load_ids(&self, connection: &mut Connection) -> rusqlite::Result<Ids> {
-        let mut ids = Ids::load(connection)?;
-        if self.purpose != Purpose::Inspect
-            && let Err(error) = ids.settle(connection)
-        {
-            tracing::warn!(%error, "the index of {} is written later", self.path.display());
+    /// Brings the file to this version, unless a hub of an older one is at work on it.
+    fn migrate(&self, connection: &mut Connection) -> Outcome<()> {
+        if self.purpose == Purpose::Inspect && schema::is_old(connection)? {
+            let _alone = take_lock(&self.path).map_err(|_| {
+                let reason = "the hub that uses the file is of an older version: look at it with \
+                    that version, or stop the hub first";
+                TransportError::Refused(reason.to_owned())
+            })?;
+            return schema::migrate(connection);
         }
-        Ok(ids)
+        schema::migrate(connection)
     }
 }
 

@@ -58,6 +58,13 @@ pub(super) fn configure(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// Whether the file has to be migrated.
+pub(super) fn is_old(connection: &Connection) -> Outcome<bool> {
+    let version = connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
+    let version = version.map_err(|error| explain(&error))?;
+    Ok((1..MIGRATIONS.len() as i64).contains(&version))
+}
+
 /// Brings the file to this version.
 pub(super) fn migrate(connection: &mut Connection) -> Outcome<()> {
     let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
