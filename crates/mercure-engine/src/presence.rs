@@ -72,6 +72,7 @@ impl Attendance {
         Self::with(RosterEntry {
             subscriber,
             seed: *uuid::Uuid::new_v4().as_bytes(),
+            is_anew: false,
             subscriptions: matchers.iter().map(Matcher::name).zip(payloads).collect(),
         })
     }
@@ -80,10 +81,10 @@ impl Attendance {
         Arc::new(Self { entry, is_begun: AtomicBool::new(false) })
     }
 
-    /// The same subscriber, whose end is told by other events.
+    /// The same subscriber, told by other events.
     fn anew(&self) -> Arc<Self> {
         let seed = *uuid::Uuid::new_v4().as_bytes();
-        Self::with(RosterEntry { seed, ..self.entry.clone() })
+        Self::with(RosterEntry { seed, is_anew: true, ..self.entry.clone() })
     }
 
     /// A subscriber of another node; its beginning may have been told.
@@ -129,7 +130,7 @@ impl Attendance {
         })
     }
 
-    /// The events that tell of its beginning or of its end.
+    /// The events that tell of its beginning or of its end: the same ones each time.
     pub(crate) fn records(
         &self,
         active: bool,
@@ -141,9 +142,10 @@ impl Attendance {
             self.told(generation, active).filter_map(move |one| one.update(generation, hub))
         };
         let updates = generations.iter().flat_map(of);
+        let seed = u128::from_be_bytes(self.entry.seed);
         let id = |place: usize| match active {
-            true => *uuid::Uuid::new_v4().as_bytes(),
-            false => u128::from_be_bytes(self.entry.seed).wrapping_add(place as u128).to_be_bytes(),
+            true => seed.wrapping_sub(1 + place as u128).to_be_bytes(),
+            false => seed.wrapping_add(place as u128).to_be_bytes(),
         };
         updates
             .enumerate()

@@ -66,9 +66,12 @@ pub enum Change {
 pub struct RosterEntry {
     /// Its name.
     pub subscriber: SubscriberId,
-    /// Random; the ids of the events that tell of its end follow from it, so that whoever tells
-    /// them can see whether they were told already.
+    /// Random; the ids of the events that tell of it follow from it, so that they are the same events
+    /// whoever tells them.
     pub seed: [u8; 16],
+    /// Whether it was told before, under another seed, and that it has ended: then its next end is
+    /// one only after its next beginning, which its node may not have come to.
+    pub is_anew: bool,
     /// What it listens to, and what is told of it.
     pub subscriptions: Box<[(MatcherName, Option<Arc<Value>>)]>,
 }
@@ -81,14 +84,14 @@ impl RosterEntry {
             json!([name.as_str(), name.v1_name(), name.is_selector(), payload.as_deref()])
         };
         let subscriptions: Vec<_> = self.subscriptions.iter().map(one).collect();
-        json!([self.subscriber.as_bytes(), self.seed, subscriptions]).to_string()
+        json!([self.subscriber.as_bytes(), self.seed, subscriptions, self.is_anew]).to_string()
     }
 
     /// Reads what [`RosterEntry::encode`] has written; `None` if this is no such text.
     #[must_use]
     pub fn decode(text: &[u8]) -> Option<Self> {
         type One = (String, Option<String>, bool, Option<Value>);
-        let (subscriber, seed, subscriptions): ([u8; 16], [u8; 16], Vec<One>) =
+        let (subscriber, seed, subscriptions, is_anew): ([u8; 16], [u8; 16], Vec<One>, bool) =
             serde_json::from_slice(text).ok()?;
         let one = |(text, v1, is_selector, payload): One| {
             let name = MatcherName::from_log(&text, v1.as_deref(), is_selector);
@@ -97,6 +100,7 @@ impl RosterEntry {
         Some(Self {
             subscriber: SubscriberId::from_random(subscriber),
             seed,
+            is_anew,
             subscriptions: subscriptions.into_iter().map(one).collect(),
         })
     }
@@ -117,6 +121,7 @@ mod tests {
         let entry = RosterEntry {
             subscriber: SubscriberId::from_random([1; 16]),
             seed: [2; 16],
+            is_anew: true,
             subscriptions: Box::new([
                 (name(MatcherType::Exact, "a \"b\""), Some(Arc::new(json!({"who": "ä"})))),
                 (name(MatcherType::UrlPattern, "/:id"), None),
@@ -128,6 +133,7 @@ mod tests {
         assert_eq!(read.subscriptions[..2], entry.subscriptions[..2]);
         assert_eq!(read.subscriptions[2].0, entry.subscriptions[2].0);
         assert_eq!((read.subscriber, read.seed), (entry.subscriber, entry.seed));
+        assert!(read.is_anew);
         assert_eq!(RosterEntry::decode(b"[]"), None);
     }
 }

@@ -151,11 +151,13 @@ impl Teller {
             tracing::info!(node, subscribers = entries.len(), "a node is gone; its streams ended");
             for some in entries.chunks(NOTES) {
                 let some = some.iter().cloned().map(Attendance::elsewhere);
-                let records: Vec<_> = some.flat_map(|one| self.records(&one, false)).collect();
+                let some: Vec<_> = some.collect();
+                let anew = some.iter().filter(|one| one.entry().is_anew);
+                let begins = anew.flat_map(|one| self.records(one, true)).collect();
+                let ends = some.iter().flat_map(|one| self.records(one, false)).collect();
                 // Also if the claim expires meanwhile: who takes it then tells the same.
-                for records in records.chunks(EVENTS) {
-                    self.append(Some(roster), records).await;
-                }
+                self.append(Some(roster), begins).await;
+                self.append(Some(roster), ends).await;
                 if self.presence.is_closed() {
                     return;
                 }
@@ -185,10 +187,8 @@ impl Teller {
         let told: Vec<_> = notes.iter().filter(is_told).collect();
         told.iter().filter(|note| note.active).for_each(|note| note.attendance.begin());
         let records = told.iter().flat_map(|note| self.records(&note.attendance, note.active));
-        let records: Vec<_> = records.collect();
-        for records in records.chunks(EVENTS) {
-            self.append(roster, records).await;
-        }
+        let records = records.collect();
+        self.append(roster, records).await;
         self.note(roster, went.collect()).await;
     }
 
@@ -221,18 +221,20 @@ impl Teller {
     }
 
     /// Appends records; what fails is tried again for as long as the hub runs.
-    async fn append(&mut self, roster: Option<&dyn Roster>, records: &[Record]) {
-        let mut left = records.to_vec();
-        while let (failed, Some(error)) = self.try_append(&left).await {
-            tracing::warn!(%error, "a change of subscriptions could not be told yet");
-            if self.presence.is_closed() {
-                return;
-            }
-            left = failed;
-            tokio::time::sleep(self.shared.retry_delay()).await;
-            if let Some(roster) = roster {
-                // The events are told whoever holds the lease: they are what they are.
-                self.renew_lease(roster).await;
+    async fn append(&mut self, roster: Option<&dyn Roster>, records: Vec<Record>) {
+        for records in records.chunks(EVENTS) {
+            let mut left = records.to_vec();
+            while let (failed, Some(error)) = self.try_append(&left).await {
+                tracing::warn!(%error, "a change of subscriptions could not be told yet");
+                if self.presence.is_closed() {
+                    return;
+                }
+                left = failed;
+                tokio::time::sleep(self.shared.retry_delay()).await;
+                if let Some(roster) = roster {
+                    // The events are told whoever holds the lease: they are what they are.
+                    self.renew_lease(roster).await;
+                }
             }
         }
     }

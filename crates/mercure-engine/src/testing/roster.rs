@@ -107,7 +107,7 @@ fn who(number: u8) -> SubscriberId {
 fn entry(number: u8) -> RosterEntry {
     let name = MatcherName::from_log(&format!("topic {number}"), Some("exact"), true);
     let subscriptions = Box::new([(name, None)]);
-    RosterEntry { subscriber: who(number), seed: [number + 100; 16], subscriptions }
+    RosterEntry { subscriber: who(number), seed: [number + 100; 16], is_anew: false, subscriptions }
 }
 
 fn came(number: u8) -> Change {
