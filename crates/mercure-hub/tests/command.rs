@@ -134,13 +134,16 @@ struct Served(Child);
 
 impl Served {
     fn start(arguments: &[&str]) -> (Self, String) {
-        let mut serve = command(&["serve", "--listen", "127.0.0.1:0", "--log-format", "json"]);
-        let mut child = serve.args(arguments).stderr(Stdio::piped()).spawn().expect("starts");
+        // The other listener's own port may be another hub's.
+        let mut serve = command(&["serve", "--listen", "127.0.0.1:0", "--ops-listen", "none"]);
+        serve.args(["--log-format", "json"]).args(arguments).stderr(Stdio::piped());
+        let mut served = Self(serve.spawn().expect("starts"));
         let mut line = String::new();
-        BufReader::new(child.stderr.take().expect("piped")).read_line(&mut line).expect("a line");
+        let words = served.0.stderr.take().expect("piped");
+        BufReader::new(words).read_line(&mut line).expect("a line");
         let address = line.split("\"address\":\"").nth(1).and_then(|rest| rest.split('"').next());
         let address = address.unwrap_or_else(|| panic!("an address in {line}")).to_owned();
-        (Self(child), format!("http://{address}{PATH}"))
+        (served, format!("http://{address}{PATH}"))
     }
 
     fn terminate(&mut self) {
@@ -278,5 +281,27 @@ fn variables_that_are_no_text_are_named_and_never_shown() {
         assert_eq!(output.status.code(), Some(exit), "{said}");
         assert_eq!(said.contains(name), exit != 0, "{said}");
         assert!(!said.contains("secret"), "{said}");
+    }
+}
+
+#[test]
+fn an_import_with_something_missing_is_refused() {
+    let folder = tempfile::TempDir::new().expect("folder");
+    let line = |position: u32| {
+        let event = format!("id: n{position}\ndata: x\n\n");
+        let id = format!("n{position}");
+        serde_json::json!({"position": position, "id": id, "topics": ["t"], "event": event})
+    };
+    for (name, positions, status) in [("a", [7, 8], 0), ("b", [1, 3], 1), ("c", [2, 1], 1)] {
+        let url = format!("sqlite://{}", folder.path().join(name).display());
+        let lines = folder.path().join("lines");
+        let text = positions.map(|position| format!("{}\n", line(position))).concat();
+        std::fs::write(&lines, text).expect("written");
+        let lines = std::fs::File::open(&lines).expect("opened");
+        let mut import = command(&["history", "import", "--transport", &url]);
+        let output = import.stdin(lines).output().expect("the binary runs");
+        let words = stderr(&output);
+        assert_eq!(output.status.code(), Some(status), "{words}");
+        assert!(status == 0 || words.contains("line 2: position"), "{words}");
     }
 }

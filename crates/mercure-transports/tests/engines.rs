@@ -229,6 +229,14 @@ async fn a_file_has_one_hub() {
     let url = format!("sqlite://{}/hub.db", folder.path().display());
     let first = start(&url).await.expect("started");
     refuses(&url, "another hub uses").await;
+    let (path, other) = (folder.path().join("hub.db"), folder.path().join("other.db"));
+    let other_url = format!("sqlite://{}", other.display());
+    std::os::unix::fs::symlink(&path, &other).expect("linked");
+    refuses(&other_url, "another hub uses").await;
+    std::fs::remove_file(&other).expect("removed");
+    std::fs::hard_link(&path, &other).expect("linked");
+    refuses(&other_url, "another name").await;
+    std::fs::remove_file(&other).expect("removed");
     drop(first);
     eventually("it is given up with its hub", async || start(&url).await.is_ok()).await;
     refuses("sqlite:///nowhere/hub.db", "does its folder exist").await;

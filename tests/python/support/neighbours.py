@@ -137,4 +137,10 @@ def postgresql(folder: Path) -> Iterator[tuple[int, Path]]:
     command = [*before, str(tools / "postgres"), "-D", str(data), "-p", str(port)]
     command += ["-h", "127.0.0.1", "-k", ""]
     with running(command, port, folder / "postgresql.log"):
+        # It listens before it is ready.
+        ready = [str(tools / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
+        deadline = time.monotonic() + PATIENCE
+        while subprocess.run(ready, check=False).returncode != 0:
+            assert time.monotonic() < deadline, "it is not ready"
+            time.sleep(0.02)
         yield port, tools

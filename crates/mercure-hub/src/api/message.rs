@@ -189,7 +189,8 @@ impl Answer {
     /// The transport does not answer.
     #[must_use]
     pub fn transport_failed(error: &TransportError) -> Self {
-        tracing::error!(%error, "the transport failed");
+        // The transport has said so once; a line for each client would fill the disk.
+        tracing::debug!(%error, "the transport failed");
         Self::unavailable("the hub cannot reach its log right now")
     }
 }

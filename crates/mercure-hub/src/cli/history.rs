@@ -208,10 +208,16 @@ async fn import(transport: &dyn Transport) -> anyhow::Result<()> {
         bail!("the log holds events already; import into an empty one");
     }
     let mut count = 0_u64;
-    let mut batch = Vec::new();
+    let (mut batch, mut before) = (Vec::new(), None);
     for (number, line) in io::stdin().lock().lines().enumerate() {
         let at = || format!("line {}", number + 1);
         let line: Line = serde_json::from_str(&line.with_context(at)?).with_context(at)?;
+        if let Some(before) = before.replace(line.position)
+            && before.checked_add(1) != Some(line.position)
+        {
+            let position = line.position;
+            bail!("{}: position {position} follows {before}: an event is missing or moved", at());
+        }
         batch.push(line.record().with_context(at)?);
         if batch.len() == AT_ONCE {
             count += append(transport, &mut batch).await?;

@@ -125,6 +125,11 @@ impl Connections {
                 "Redis does not keep its data on disk (appendonly no): a restart of Redis loses \
                  events that were acknowledged; set appendonly yes"
             );
+        } else if is("appendfsync", "no") {
+            tracing::warn!(
+                "Redis leaves it to the system when its data goes to disk (appendfsync no): when its \
+                 machine dies, half a minute of acknowledged events may be lost; set appendfsync always"
+            );
         } else if !is("appendfsync", "always") {
             tracing::warn!(
                 "Redis syncs its data to disk once a second: when its machine dies, up to a second \

@@ -12,6 +12,7 @@ mod schema;
 
 use std::fmt;
 use std::fs::{File, TryLockError};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -264,11 +265,21 @@ impl Store for Sqlite {
     }
 }
 
-/// Keeps a second hub away from the file.
+/// Keeps a second hub away from the file, under whatever name it knows it.
 fn take_lock(path: &Path) -> Outcome<File> {
-    let mut beside = path.as_os_str().to_owned();
+    // One that is not there yet has no other name.
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let mut beside = real.clone().into_os_string();
     beside.push(".lock");
     let refused = |reason: String| TransportError::Refused(reason);
+    // SQLite keeps what is under way beside the name that it was given.
+    if std::fs::metadata(&real).is_ok_and(|file| file.nlink() > 1) {
+        return Err(refused(format!(
+            "{} has another name (a hard link), under which another hub could use it; remove one of \
+             them",
+            path.display()
+        )));
+    }
     let file = File::options().create(true).truncate(false).write(true).open(&beside);
     let file = file.map_err(|error| {
         refused(format!(
