@@ -29,6 +29,8 @@ const ROOMS: usize = 30;
 const PUBLISHERS: usize = 10;
 /// Time between two events of one publisher: a hundred a second for all.
 const PACE: Duration = Duration::from_millis(100);
+/// How long a node may be silent.
+const LEASE: Duration = Duration::from_secs(4);
 /// How long everything may take to settle after the last fault.
 const SETTLE: Duration = Duration::from_secs(90);
 
@@ -41,13 +43,14 @@ struct Cluster {
 }
 
 impl Cluster {
-    /// Starts nodes whose lease is four seconds.
+    /// Starts nodes with a short lease.
     async fn start(engine: Engine) -> Self {
         let (mut proxies, mut nodes) = (Vec::new(), Vec::new());
         for _ in 0..NODES {
             let proxy = Proxy::to(engine.port()).await;
             let url = engine.url_at(proxy.port, "cluster");
-            nodes.push(Node::start(&url, &["--subscriptions=true", "--lease=4s"]));
+            let lease = format!("--lease={}s", LEASE.as_secs());
+            nodes.push(Node::start(&url, &["--subscriptions=true", &lease]));
             proxies.push(proxy);
         }
         let addresses = Arc::new(nodes.iter().map(Node::address).collect());
@@ -321,6 +324,9 @@ async fn crowd(engine: &str) {
     cluster.nodes[2].process.kill();
     let took = known(&cluster, &[0, 1], streams * 10 * 2 / 3).await;
     println!("{} subscriptions; those of a dead node end after {took:?}", streams * 10);
+    if took > LEASE {
+        println!("which is longer than the lease: {}", cluster.words());
+    }
 }
 
 /// Waits until some nodes know so many subscriptions; how long that took.

@@ -6,6 +6,7 @@ use async_nats::connection::State;
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::jetstream::{self, kv, stream};
 use async_nats::{ConnectOptions, ServerAddr};
+use futures_util::{Stream, StreamExt};
 use mercure_engine::{Retention, TransportError};
 use percent_encoding::percent_decode_str;
 use tokio::sync::Mutex;
@@ -17,6 +18,8 @@ use crate::tls;
 
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(4);
+/// How long a page may stand still.
+const SILENCE: Duration = Duration::from_millis(700);
 /// The version of what is kept, in case it ever has to change; stands in the stream's description.
 const FORMAT: u32 = 1;
 const DESCRIPTION: &str = "log of mercure-hub, format ";
@@ -268,6 +271,17 @@ impl Connections {
             tracing::info!("the retention of the log was set to this node's");
         }
         Ok(log)
+    }
+}
+
+/// The next message of a page. A server whose stream is purged while it answers may leave out the rest,
+/// and say nothing: that is an error, after which only a new consumer can tell what there is.
+pub(super) async fn next<T, E: std::fmt::Display>(
+    page: &mut (impl Stream<Item = Result<T, E>> + Unpin),
+) -> Outcome<Option<T>> {
+    match tokio::time::timeout(SILENCE, page.next()).await {
+        Ok(message) => message.transpose().map_err(unavailable),
+        Err(_) => Err(unavailable("the server has left out the rest of a page")),
     }
 }
 

@@ -23,7 +23,6 @@ use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::State;
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, join_all};
 use mercure_engine::{
     Change, Claimed, Clock, Measure, ReadLimit, Record, Retention, RosterEntry, Standing,
@@ -144,8 +143,7 @@ impl OfSubscriptions {
             let page = consumer.fetch().max_messages(SCAN).messages().await;
             let mut page = page.map_err(unavailable)?;
             let before = self.through;
-            while let Some(message) = page.next().await {
-                let message = message.map_err(unavailable)?;
+            while let Some(message) = connection::next(&mut page).await? {
                 let place = message.info().map_err(unavailable)?.stream_sequence;
                 if place <= last && message.subject.starts_with(&sign) {
                     self.places.push_back(place);

@@ -21,8 +21,6 @@ use crate::store::{Outcome, Place, Stretch, damaged, lock};
 /// Readers who are expected to read on, and for how long.
 const KEPT: usize = 64;
 const FRESH: Duration = Duration::from_secs(20);
-/// How long a consumer may take to answer that the server may have forgotten: then it says nothing.
-const ANSWER: Duration = Duration::from_secs(1);
 /// Events asked for one by one, by one reader and by all.
 const GETS: usize = 16;
 const ALL_GETS: usize = 256;
@@ -77,8 +75,7 @@ impl Readers {
         let known = after.and_then(|after| self.take(after));
         if let Some(after) = after
             && let Some(Kept { consumer: Some(consumer), .. }) = &known
-            && let Ok(Ok(events)) =
-                tokio::time::timeout(ANSWER, self.read_with(consumer, limit)).await
+            && let Ok(events) = self.read_with(consumer, limit).await
             // Only a new one can tell that something is missing, or that nothing follows.
             && events.first().is_some_and(|(place, _)| *place == after + 1)
         {
@@ -102,9 +99,16 @@ impl Readers {
                 return Ok(Stretch { head, events });
             }
         }
-        let consumer = session.log.create_consumer(session.reading_from(begin)).await;
-        let consumer = consumer.map_err(unavailable)?;
-        let events = self.read_with(&consumer, limit).await?;
+        let anew = async || {
+            let consumer = session.log.create_consumer(session.reading_from(begin)).await;
+            let consumer = consumer.map_err(unavailable)?;
+            Ok((self.read_with(&consumer, limit).await?, consumer))
+        };
+        // Once more if the log was trimmed meanwhile.
+        let (events, consumer) = match anew().await {
+            Ok(read) => read,
+            Err(_) => anew().await?,
+        };
         self.keep(&events, Some(consumer));
         Ok(Stretch { head, events })
     }
@@ -166,8 +170,8 @@ impl Readers {
             let mut page = consumer.fetch().max_messages(wanted).messages().await;
             let page = page.as_mut().map_err(unavailable)?;
             let before = events.len();
-            while let Some(message) = page.next().await {
-                let (place, record) = event(&message.map_err(unavailable)?)?;
+            while let Some(message) = connection::next(page).await? {
+                let (place, record) = event(&message)?;
                 bytes += record.frame.len();
                 events.push((place, record));
             }

@@ -16,7 +16,7 @@ use mercure_engine::{Change, Claimed, RosterEntry, Standing, TransportError};
 use mercure_protocol::SubscriberId;
 use tokio::sync::Mutex;
 
-use super::connection::{Session, unavailable};
+use super::connection::{Session, next, unavailable};
 use crate::store::Outcome;
 
 /// What the entry of a node says.
@@ -164,9 +164,18 @@ async fn names(session: &Session) -> Outcome<Vec<String>> {
     keys.try_collect().await.map_err(unavailable)
 }
 
-/// What some nodes have noted. Everything is read: a server looks for some subjects by trying each,
-/// anew for each message.
+/// What some nodes have noted; once more if the entries of a dead node were removed meanwhile.
 async fn entries(session: &Session, nodes: &[String]) -> Outcome<Vec<RosterEntry>> {
+    for _ in 0..2 {
+        if let Ok(found) = read_entries(session, nodes).await {
+            return Ok(found);
+        }
+    }
+    read_entries(session, nodes).await
+}
+
+/// Everything is read: a server looks for some subjects by trying each, anew for each message.
+async fn read_entries(session: &Session, nodes: &[String]) -> Outcome<Vec<RosterEntry>> {
     let consumer = session.roster.create_consumer(pull::Config {
         deliver_policy: DeliverPolicy::All,
         ack_policy: AckPolicy::None,
@@ -182,10 +191,15 @@ async fn entries(session: &Session, nodes: &[String]) -> Outcome<Vec<RosterEntry
     let mut found = Vec::new();
     loop {
         let page = consumer.fetch().max_messages(PAGE).messages().await;
-        let page: Vec<_> = page.map_err(unavailable)?.try_collect().await.map_err(unavailable)?;
-        let mine = page.iter().filter(|message| is_wanted(&message.subject));
-        found.extend(mine.filter_map(|message| RosterEntry::decode(&message.payload)));
-        if page.len() < PAGE {
+        let mut page = page.map_err(unavailable)?;
+        let mut count = 0;
+        while let Some(message) = next(&mut page).await? {
+            count += 1;
+            if is_wanted(&message.subject) {
+                found.extend(RosterEntry::decode(&message.payload));
+            }
+        }
+        if count < PAGE {
             return Ok(found);
         }
     }
