@@ -91,8 +91,14 @@ impl RosterEntry {
     #[must_use]
     pub fn decode(text: &[u8]) -> Option<Self> {
         type One = (String, Option<String>, bool, Option<Value>);
-        let (subscriber, seed, subscriptions, is_anew): ([u8; 16], [u8; 16], Vec<One>, bool) =
-            serde_json::from_slice(text).ok()?;
+        type Entry = ([u8; 16], [u8; 16], Vec<One>, bool);
+        // Entries of a node of an earlier version do not say whether they are anew.
+        let earlier = || {
+            let (subscriber, seed, subscriptions) = serde_json::from_slice(text)?;
+            Ok::<Entry, serde_json::Error>((subscriber, seed, subscriptions, false))
+        };
+        let (subscriber, seed, subscriptions, is_anew) =
+            serde_json::from_slice(text).or_else(|_| earlier()).ok()?;
         let one = |(text, v1, is_selector, payload): One| {
             let name = MatcherName::from_log(&text, v1.as_deref(), is_selector);
             (name, payload.map(Arc::new))
@@ -134,6 +140,9 @@ mod tests {
         assert_eq!(read.subscriptions[2].0, entry.subscriptions[2].0);
         assert_eq!((read.subscriber, read.seed), (entry.subscriber, entry.seed));
         assert!(read.is_anew);
+        let earlier = entry.encode().replace(",true]", "]");
+        let read = RosterEntry::decode(earlier.as_bytes()).expect("an entry");
+        assert_eq!((read.seed, read.is_anew), (entry.seed, false));
         assert_eq!(RosterEntry::decode(b"[]"), None);
     }
 }
