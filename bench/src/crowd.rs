@@ -41,8 +41,6 @@ struct Shared {
 pub(crate) struct Wanted {
     /// Its request.
     pub(crate) request: String,
-    /// Number of the first event that it must get.
-    pub(crate) first: u64,
     /// Whether it stops reading once it is answered.
     pub(crate) stalls: bool,
 }
@@ -168,7 +166,6 @@ impl Reading {
         let token = Token(self.readers.len());
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut socket, token, interest)?;
-        let next = wanted.first;
         let part = Vec::new();
         self.readers.push(Reader {
             socket,
@@ -176,7 +173,7 @@ impl Reading {
             part,
             is_sent: false,
             is_answered: false,
-            next,
+            next: 1,
         });
         self.connecting += 1;
         Ok(())

@@ -144,7 +144,7 @@ impl Scenario {
 
 /// A subscriber that gets every event from the first one on.
 fn wanted(server: &Server, query: &Query, cursor: Option<&str>) -> Wanted {
-    Wanted { request: server.dialect.subscribe(query, cursor), first: 1, stalls: false }
+    Wanted { request: server.dialect.subscribe(query, cursor), stalls: false }
 }
 
 /// So many subscribers of one topic.
