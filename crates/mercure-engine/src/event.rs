@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use mercure_protocol::{EventId, Topic, Update, frame};
+use mercure_protocol::{EventId, HubUrl, Topic, TopicView, Update, frame};
 
 /// A place in the log. Internal and ordered; clients see an [`EventId`] instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -89,6 +89,14 @@ pub struct Event {
     pub position: Position,
     /// What was accepted.
     pub record: Record,
+}
+
+impl Event {
+    /// Its topics, to be matched at a hub with this URL.
+    pub(crate) fn topics<'a>(&'a self, hub_url: &'a HubUrl) -> Vec<TopicView<'a>> {
+        let topics = self.record.topics.iter();
+        topics.map(|topic| TopicView::new(topic.as_str(), hub_url)).collect()
+    }
 }
 
 fn put(out: &mut Vec<u8>, text: &str) {

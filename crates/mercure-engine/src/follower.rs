@@ -1,13 +1,13 @@
 //! What a node does with what its transport tells.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::event::{Event, Position};
 use crate::hub::Shared;
 use crate::shard::Notify;
 use crate::transport::Tail;
 
-/// Puts what the transport tells into the window and wakes the shards.
+/// Puts what the transport tells into the window and wakes the shards that it concerns.
 #[derive(Debug)]
 pub(crate) struct Follower {
     shared: Arc<Shared>,
@@ -19,8 +19,13 @@ impl Tail for Follower {
         if let Some(observer) = &self.shared.options.observer {
             observer.on_event(Arc::clone(&event));
         }
-        self.shared.window.push(event);
-        self.wake_shards();
+        self.shared.window.push(Arc::clone(&event));
+        let topics = event.topics(&self.shared.options.hub_url);
+        for shard in &*self.shards() {
+            if shard.listening().note(event.position, &topics) {
+                shard.wake();
+            }
+        }
     }
 
     fn on_gap(&self, through: Position) {
@@ -29,7 +34,10 @@ impl Tail for Follower {
             observer.on_gap(through);
         }
         self.shared.window.restart_after(through);
-        self.wake_shards();
+        for shard in &*self.shards() {
+            shard.listening().note_all(through);
+            shard.wake();
+        }
     }
 }
 
@@ -38,13 +46,17 @@ impl Follower {
         Self { shared, shards: Mutex::default() }
     }
 
-    /// From now on, these shards are woken; at once as well, because of what they have missed.
-    pub(crate) fn wakes(&self, shards: Vec<Notify>) {
-        *self.shards.lock().unwrap_or_else(PoisonError::into_inner) = shards;
-        self.wake_shards();
+    /// From now on, these shards are told; at once as well, because of what they have missed.
+    pub(crate) fn tells(&self, shards: Vec<Notify>) {
+        let mut mine = self.shards();
+        *mine = shards;
+        for shard in &*mine {
+            shard.listening().note_all(self.shared.window.head());
+            shard.wake();
+        }
     }
 
-    fn wake_shards(&self) {
-        self.shards.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(Notify::wake);
+    fn shards(&self) -> MutexGuard<'_, Vec<Notify>> {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

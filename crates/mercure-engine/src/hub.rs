@@ -160,7 +160,7 @@ impl Hub {
             threads.push(thread.spawn(move || shard.run())?);
             shards.push(notify);
         }
-        follower.wakes(shards.clone());
+        follower.tells(shards.clone());
         let told = &shared.options.subscriptions;
         let presence =
             (!told.is_empty()).then(|| Presence::new(told.clone(), shared.options.max_untold));

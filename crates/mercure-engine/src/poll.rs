@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mercure_protocol::{Grants, HubUrl, Matcher, TopicView, frame_cursor};
+use mercure_protocol::{Grants, HubUrl, Matcher, frame_cursor};
 
 use crate::event::Event;
 use crate::hub::Hub;
@@ -21,9 +21,7 @@ pub struct Interest<'a> {
 
 impl Interest<'_> {
     fn wants(&self, event: &Event, hub_url: &HubUrl) -> bool {
-        let topics = event.record.topics.iter();
-        let topics: Vec<_> = topics.map(|topic| TopicView::new(topic.as_str(), hub_url)).collect();
-        Subscriber::selects(self.matchers, self.grants, event, &topics)
+        Subscriber::selects(self.matchers, self.grants, event, &event.topics(hub_url))
     }
 }
 

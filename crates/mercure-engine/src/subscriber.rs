@@ -107,6 +107,8 @@ struct Backlog {
     bytes: usize,
     /// Bytes of the first frame that are written already.
     written: usize,
+    /// Waits for company, not for the outlet.
+    held: bool,
 }
 
 /// Whether the outlet takes more.
@@ -158,12 +160,36 @@ impl Subscriber {
     }
 
     pub(crate) fn is_blocked(&self) -> bool {
-        self.backlog.is_some()
+        self.backlog.as_ref().is_some_and(|backlog| !backlog.held)
+    }
+
+    /// Keeps bytes until the next write, or [`Subscriber::release`], to leave together with it.
+    pub(crate) fn hold(&mut self, frame: Bytes) {
+        debug_assert!(self.backlog.is_none());
+        let mut backlog = Backlog { held: true, ..Backlog::default() };
+        backlog.push(frame);
+        self.backlog = Some(Box::new(backlog));
+    }
+
+    /// Writes what was held, if nothing came to leave with it.
+    pub(crate) fn release(&mut self, now: Duration) -> io::Result<Flow> {
+        match &mut self.backlog {
+            Some(backlog) if backlog.held => {
+                backlog.held = false;
+                self.flush(now)
+            }
+            Some(_) => Ok(Flow::Blocked),
+            None => Ok(Flow::Open),
+        }
     }
 
     /// Writes frames, at most [`COALESCE`] of them; keeps what does not leave at once.
     pub(crate) fn write(&mut self, frames: &[&Bytes], now: Duration) -> io::Result<Flow> {
-        debug_assert!(frames.len() <= COALESCE && self.backlog.is_none());
+        debug_assert!(frames.len() <= COALESCE && !self.is_blocked());
+        if let Some(held) = &mut self.backlog {
+            frames.iter().for_each(|frame| held.push(Bytes::clone(frame)));
+            return self.release(now);
+        }
         let mut taken = self.outlet.write(frames, 0)?;
         if taken > 0 {
             self.last_write = now;

@@ -3,13 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mercure_protocol::TopicView;
-
 use super::dispatch::write_all;
 use super::mailbox::ReadFor;
 use super::{Shard, SlotRef};
 use crate::event::{Event, Position};
-use crate::subscriber::{CloseReason, Phase};
+use crate::subscriber::{CloseReason, Flow, Phase};
 use crate::transport::{Batch, From, TransportError};
 use crate::window::Covered;
 
@@ -80,6 +78,9 @@ impl Shard {
     }
 
     fn read_transport(&mut self, slot: usize, from: From) {
+        if !self.release(slot) {
+            return;
+        }
         let who = self.who(slot);
         if self.reads >= READS {
             self.waiting_to_read.push_back(who);
@@ -135,12 +136,7 @@ impl Shard {
         let mine: Vec<&Event> = events[..due]
             .iter()
             .map(|event| &**event)
-            .filter(|event| {
-                let topics = event.record.topics.iter();
-                let topics: Vec<_> =
-                    topics.map(|topic| TopicView::new(topic.as_str(), hub_url)).collect();
-                subscriber.wants(event, &topics)
-            })
+            .filter(|event| subscriber.wants(event, &event.topics(hub_url)))
             .collect();
         // Where it stands if everything fits; a full backlog moves it back to what did not.
         subscriber.phase = Phase::CatchingUp(From::After(reached.max(after)));
@@ -161,5 +157,19 @@ impl Shard {
         let subscriber = &mut self.subscribers[slot];
         subscriber.phase = Phase::Live;
         subscriber.marker = subscriber.marker.max(at);
+        self.release(slot);
+    }
+
+    /// Lets go of what was held to leave with what is missed: that takes longer, or is nothing.
+    /// Whether the subscriber can be served on.
+    fn release(&mut self, slot: usize) -> bool {
+        let now = self.shared.clock.now();
+        match self.subscribers[slot].release(now) {
+            Ok(flow) => flow == Flow::Open,
+            Err(_) => {
+                self.close(slot, CloseReason::Disconnected);
+                false
+            }
+        }
     }
 }

@@ -39,15 +39,24 @@ struct Delivery {
 }
 
 impl Shard {
-    /// Whether the log holds events that the shard has not dispatched.
+    /// Whether the shard has to look at the log.
     pub(super) fn has_news(&self) -> bool {
-        !self.reading && self.shared.window.head() > self.cursor
+        !self.reading && self.mailbox.listening().has_news(self.cursor)
+    }
+
+    /// Leaves out what is nothing to the shard.
+    pub(super) fn skip(&mut self) {
+        // A read under way ends where the shard stood.
+        if !self.reading {
+            self.cursor = self.mailbox.listening().skip(self.cursor);
+        }
     }
 
     /// Dispatches what is new in the log.
     pub(super) fn advance(&mut self) {
         for _ in 0..ROUNDS {
-            if !self.has_news() {
+            self.skip();
+            if self.reading || self.shared.window.head() <= self.cursor {
                 return;
             }
             let mut batch = std::mem::take(&mut self.batch);
@@ -77,17 +86,16 @@ impl Shard {
 
     fn dispatch(&mut self, events: &[Arc<Event>]) {
         let Some(last) = events.last() else { return };
-        let hub = Arc::clone(&self.shared);
+        let (hub, mailbox) = (Arc::clone(&self.shared), self.mailbox.clone());
+        let index = mailbox.listening().index();
         for (at, event) in events.iter().enumerate() {
-            let topics: Vec<_> = event
-                .record
-                .topics
-                .iter()
-                .map(|topic| TopicView::new(topic.as_str(), &hub.options.hub_url))
-                .collect();
-            self.deliveries.select(at, event, &topics, &self.index, &mut self.subscribers);
+            let topics = event.topics(&hub.options.hub_url);
+            self.deliveries.select(at, event, &topics, &index, &mut self.subscribers);
         }
+        drop(index);
         self.cursor = last.position;
+        // Before anybody can know that it was dispatched.
+        self.skip();
         self.deliver(events);
     }
 

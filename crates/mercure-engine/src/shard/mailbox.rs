@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::SlotRef;
+use super::listening::Listening;
 use crate::subscriber::NewSubscriber;
 use crate::transport::{Batch, TransportError};
 
@@ -18,6 +19,7 @@ pub(crate) struct Mailbox {
     incoming: Mutex<Incoming>,
     /// The shard was woken and has not looked yet; a second system call would tell it nothing.
     woken: AtomicBool,
+    listening: Listening,
     waker: mio::Waker,
 }
 
@@ -51,7 +53,12 @@ pub(super) enum ReadFor {
 
 impl Mailbox {
     pub(super) fn new(waker: mio::Waker) -> Self {
-        Self { incoming: Mutex::default(), woken: AtomicBool::new(false), waker }
+        Self {
+            incoming: Mutex::default(),
+            woken: AtomicBool::new(false),
+            listening: Listening::default(),
+            waker,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Incoming> {
@@ -62,6 +69,11 @@ impl Mailbox {
 impl Notify {
     pub(super) fn new(mailbox: Mailbox) -> Self {
         Self(Arc::new(mailbox))
+    }
+
+    /// What the shard listens to.
+    pub(crate) fn listening(&self) -> &Listening {
+        &self.0.listening
     }
 
     /// Makes the shard look at the log and at its mailbox.

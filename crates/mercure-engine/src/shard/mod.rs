@@ -6,6 +6,7 @@
 mod catch_up;
 mod depart;
 mod dispatch;
+mod listening;
 mod mailbox;
 mod wheel;
 
@@ -25,7 +26,7 @@ use self::wheel::{TICK, Wheel};
 use crate::departure::Departing;
 use crate::event::{Event, Position};
 use crate::hub::Shared;
-use crate::index::{Index, Slot};
+use crate::index::Slot;
 use crate::subscriber::{CloseReason, Flow, NewSubscriber, Phase, Subscriber};
 
 /// The poller's token of the mailbox; subscribers use their slot.
@@ -46,7 +47,6 @@ pub(crate) struct Shard {
     mailbox: Notify,
     poll: Poll,
     subscribers: Slab<Subscriber>,
-    index: Index,
     /// Distinct grants, so that equal ones are held, and decided on, once.
     grants: HashSet<Arc<Grants>>,
     /// Live subscribers have everything up to here.
@@ -75,7 +75,6 @@ impl Shard {
             mailbox: mailbox.clone(),
             poll,
             subscribers: Slab::new(),
-            index: Index::default(),
             grants: HashSet::new(),
             cursor,
             reading: false,
@@ -165,17 +164,29 @@ impl Shard {
             return;
         }
         let preamble = std::mem::take(&mut new.preamble);
-        let subscriber = entry.insert(Subscriber::new(new, self.next_generation, now, self.cursor));
-        for matcher in &mut subscriber.matchers {
-            *matcher = self.index.insert(slot, matcher);
+        let mut index = self.mailbox.listening().index_mut();
+        for matcher in &mut new.matchers {
+            *matcher = index.insert(slot, matcher);
         }
+        drop(index);
+        // Only now: what comes from here on is known to be for it.
+        self.skip();
+        let subscriber = Subscriber::new(new, self.next_generation, now, self.cursor);
+        let subscriber = self.subscribers.vacant_entry().insert(subscriber);
         subscriber.grants = subscriber.grants.take().map(|grants| share(&mut self.grants, grants));
         if let Some(present) = &mut subscriber.present {
             present.announce(&subscriber.matchers);
         }
         self.wheel.insert(who, self.shared.next_check(subscriber));
-        let result =
-            if preamble.is_empty() { Ok(Flow::Open) } else { subscriber.write(&[&preamble], now) };
+        let result = match subscriber.phase {
+            _ if preamble.is_empty() => Ok(Flow::Open),
+            Phase::Live => subscriber.write(&[&preamble], now),
+            // What it has missed follows at once.
+            Phase::CatchingUp(_) | Phase::Reading(..) => {
+                subscriber.hold(preamble);
+                Ok(Flow::Open)
+            }
+        };
         self.settle(slot as usize, &result);
     }
 
@@ -239,9 +250,9 @@ impl Shard {
         let Some(mut subscriber) = self.subscribers.try_remove(slot) else {
             return;
         };
-        for matcher in &subscriber.matchers {
-            self.index.remove(slot as Slot, matcher);
-        }
+        let mut index = self.mailbox.listening().index_mut();
+        subscriber.matchers.iter().for_each(|matcher| index.remove(slot as Slot, matcher));
+        drop(index);
         if let Some(socket) = subscriber.outlet.source() {
             // Closing the descriptor deregisters as well; nothing to do if this fails.
             let _ = self.poll.registry().deregister(socket);
@@ -251,6 +262,10 @@ impl Shard {
             if Arc::strong_count(&grants) == 2 {
                 self.grants.remove(&grants);
             }
+        }
+        if reason == CloseReason::Shutdown {
+            // Whoever has just been accepted is answered; if that fails, there is nobody to answer.
+            let _ = subscriber.release(self.shared.clock.now());
         }
         subscriber.outlet.close();
         self.shared.counters.closed(reason);

@@ -4,6 +4,8 @@
 //! everything they match begins with; of those, each distinct one is evaluated once per event,
 //! however many subscribers share it.
 
+mod slots;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -11,13 +13,15 @@ use mercure_protocol::{Matcher, Route, TopicView};
 use patricia_tree::PatriciaMap;
 use slab::Slab;
 
+use self::slots::Slots;
+
 /// A subscriber's slot in its shard.
 pub(crate) type Slot = u32;
 
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    everything: Vec<Slot>,
-    exact: HashMap<Arc<str>, Vec<Slot>>,
+    everything: Slots,
+    exact: HashMap<Arc<str>, Slots>,
     patterns: Slab<Pattern>,
     by_matcher: HashMap<Matcher, usize>,
     by_topic_prefix: PatriciaMap<Vec<usize>>,
@@ -27,7 +31,7 @@ pub(crate) struct Index {
 #[derive(Debug)]
 struct Pattern {
     matcher: Matcher,
-    slots: Vec<Slot>,
+    slots: Slots,
 }
 
 impl Index {
@@ -35,11 +39,11 @@ impl Index {
     /// share already, so that a compiled pattern is held once.
     pub(crate) fn insert(&mut self, slot: Slot, matcher: &Matcher) -> Matcher {
         match matcher.route() {
-            Route::Any => self.everything.push(slot),
+            Route::Any => self.everything.insert(slot),
             Route::Exact(topic) => match self.exact.get_mut(topic) {
-                Some(slots) => slots.push(slot),
+                Some(slots) => slots.insert(slot),
                 None => {
-                    self.exact.insert(topic.into(), vec![slot]);
+                    self.exact.insert(topic.into(), Slots::of(slot));
                 }
             },
             Route::TopicPrefix(_) | Route::UrlPrefix(_) => {
@@ -52,12 +56,12 @@ impl Index {
     /// Takes back one [`Index::insert`].
     pub(crate) fn remove(&mut self, slot: Slot, matcher: &Matcher) {
         match matcher.route() {
-            Route::Any => remove_value(&mut self.everything, &slot),
+            Route::Any => self.everything.remove(slot),
             Route::Exact(topic) => {
                 let Some(slots) = self.exact.get_mut(topic) else {
                     return;
                 };
-                remove_value(slots, &slot);
+                slots.remove(slot);
                 if slots.is_empty() {
                     self.exact.remove(topic);
                 }
@@ -69,10 +73,10 @@ impl Index {
     /// Calls `found` with every subscriber that listens to one of the topics; with some of them
     /// more than once.
     pub(crate) fn find(&self, topics: &[TopicView<'_>], mut found: impl FnMut(Slot)) {
-        self.everything.iter().copied().for_each(&mut found);
+        self.everything.for_each(&mut found);
         for topic in topics {
             if let Some(slots) = self.exact.get(topic.as_str()) {
-                slots.iter().copied().for_each(&mut found);
+                slots.for_each(&mut found);
             }
             if self.patterns.is_empty() {
                 continue;
@@ -88,6 +92,20 @@ impl Index {
         }
     }
 
+    /// Whether somebody may listen to one of the topics; patterns are not evaluated for it.
+    pub(crate) fn may_match(&self, topics: &[TopicView<'_>]) -> bool {
+        let any = |topic: &TopicView<'_>| {
+            let (by_topic, by_url) = (&self.by_topic_prefix, &self.by_url_prefix);
+            let is_below = |tree: &PatriciaMap<Vec<usize>>, key: &str| {
+                tree.common_prefix_values(key).next().is_some()
+            };
+            self.exact.contains_key(topic.as_str())
+                || (!by_topic.is_empty() && is_below(by_topic, topic.as_str()))
+                || (!by_url.is_empty() && topic.url_key().is_some_and(|key| is_below(by_url, &key)))
+        };
+        !self.everything.is_empty() || topics.iter().any(any)
+    }
+
     fn evaluate<'a>(
         &self,
         candidates: impl Iterator<Item = &'a Vec<usize>>,
@@ -96,7 +114,7 @@ impl Index {
     ) {
         for pattern in candidates.flatten().filter_map(|key| self.patterns.get(*key)) {
             if pattern.matcher.matches(topic) {
-                pattern.slots.iter().copied().for_each(&mut *found);
+                pattern.slots.for_each(&mut *found);
             }
         }
     }
@@ -104,10 +122,11 @@ impl Index {
     fn insert_pattern(&mut self, slot: Slot, matcher: &Matcher) -> Matcher {
         if let Some(key) = self.by_matcher.get(matcher) {
             let pattern = &mut self.patterns[*key];
-            pattern.slots.push(slot);
+            pattern.slots.insert(slot);
             return pattern.matcher.clone();
         }
-        let key = self.patterns.insert(Pattern { matcher: matcher.clone(), slots: vec![slot] });
+        let key =
+            self.patterns.insert(Pattern { matcher: matcher.clone(), slots: Slots::of(slot) });
         self.by_matcher.insert(matcher.clone(), key);
         if let Some((tree, prefix)) = self.tree(matcher) {
             match tree.get_mut(prefix) {
@@ -125,7 +144,7 @@ impl Index {
             return;
         };
         let slots = &mut self.patterns[key].slots;
-        remove_value(slots, &slot);
+        slots.remove(slot);
         if !slots.is_empty() {
             return;
         }
@@ -209,6 +228,7 @@ mod tests {
                 .filter(|(_, (m, keep))| *keep && views.iter().any(|view| m.matches(view)))
                 .map(|(slot, _)| slot as Slot)
                 .collect();
+            prop_assert!(index.may_match(&views) || found.is_empty());
             prop_assert_eq!(found, scanned);
         }
     }

@@ -1,0 +1,83 @@
+//! What a shard listens to and how far it has come, for whoever adds to the log: a shard that an
+//! event is nothing to is not woken for it.
+//!
+//! A wake costs several times what an event without receivers costs otherwise. Nothing can fall in
+//! between: the event is in the window before the index is asked, and a shard files a subscriber
+//! before it looks where the subscriber begins; so either the index knows the subscriber, or the
+//! subscriber begins behind the event.
+
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use mercure_protocol::TopicView;
+
+use crate::event::Position;
+use crate::index::Index;
+
+#[derive(Debug, Default)]
+pub(crate) struct Listening {
+    index: RwLock<Index>,
+    progress: Mutex<Progress>,
+}
+
+/// Of the events that the index was asked about; they are noted in the log's order.
+#[derive(Debug, Default)]
+struct Progress {
+    /// The last one.
+    noted: Position,
+    /// The last one that may be for somebody.
+    wanted: Position,
+    /// The last one before the first that is wanted and not dispatched.
+    clear: Position,
+    /// The last one that the shard has dispatched.
+    done: Position,
+}
+
+impl Listening {
+    /// Takes note of an event that the window has got; whether the shard has to look at it.
+    pub(crate) fn note(&self, position: Position, topics: &[TopicView<'_>]) -> bool {
+        // Held until the note is made: who is filed meanwhile begins before the event or behind it.
+        let index = self.index();
+        let is_for_somebody = index.may_match(topics);
+        let mut progress = self.progress();
+        if is_for_somebody {
+            if progress.wanted <= progress.done {
+                progress.clear = progress.noted;
+            }
+            progress.wanted = position;
+        }
+        progress.noted = position;
+        is_for_somebody
+    }
+
+    /// Makes the shard look at the log up to here, whatever it holds.
+    pub(crate) fn note_all(&self, through: Position) {
+        let mut progress = self.progress();
+        (progress.noted, progress.wanted) = (through, through);
+    }
+
+    /// Whether the log may hold something for the shard after `cursor`.
+    pub(super) fn has_news(&self, cursor: Position) -> bool {
+        self.progress().wanted > cursor
+    }
+
+    /// Where a shard stands that has dispatched up to `cursor`: further on, if what follows is
+    /// nothing to it.
+    pub(super) fn skip(&self, cursor: Position) -> Position {
+        let mut progress = self.progress();
+        progress.done = cursor;
+        cursor.max(if progress.wanted > cursor { progress.clear } else { progress.noted })
+    }
+
+    pub(super) fn index(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The index, to be changed by the shard.
+    pub(super) fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
