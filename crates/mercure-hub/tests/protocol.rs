@@ -41,6 +41,10 @@ fn a_keep_alive_connection_may_publish_and_then_subscribe() {
     let hub = TestHub::start();
     let token = v0(PUBLISHER_KEY, &json!({"publish": ["a"]}));
     let mut client = hub.connect();
+    // What is not plain is left to the library, and so is everything after it.
+    client.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    let response = client.head();
+    assert!(client.body(&response).contains("Mercure hub"));
     client.write(&post("topic=a&data=1&id=first", &[&bearer(&token)]));
     let response = client.head();
     assert_eq!((response.status, client.body(&response)), (200, "first".to_owned()));

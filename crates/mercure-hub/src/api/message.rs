@@ -49,6 +49,12 @@ impl Headers {
         Some(String::from_utf8_lossy(value))
     }
 
+    /// How many such fields there are, whatever their values. The name is given in lower case.
+    #[must_use]
+    pub fn count(&self, name: &str) -> usize {
+        self.0.iter().filter(|(field, _)| field == name).count()
+    }
+
     /// All values of a field that are UTF-8.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         let fields = self.0.iter().filter(move |(field, _)| field == name);

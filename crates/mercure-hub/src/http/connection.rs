@@ -15,7 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 
-use super::direct::{self, First, MAX_HEAD};
+use super::classify::MAX_HEAD;
+use super::direct::{Conversation, Rest};
 use super::prefixed::Prefixed;
 use crate::api::Service;
 use crate::auth::Policy;
@@ -150,26 +151,17 @@ impl Site {
     /// Serves one connection of the public listeners until it ends.
     pub(crate) async fn serve(
         &self,
-        mut connection: Connection,
+        connection: Connection,
         router: Router,
         shutdown: watch::Receiver<bool>,
     ) {
         connection.prepare(self.write_timeout);
-        let mut stopping = shutdown.clone();
-        let first = tokio::select! {
-            first = direct::first_request(&mut connection, &self.hub_path) => first,
-            () = stopped(&mut stopping) => First::Nothing,
-        };
-        let result = match first {
-            First::Nothing => Ok(()),
-            First::Subscription(request) => direct::serve(connection, request, self).await,
-            First::Other(prefix) => {
-                serve_library(Prefixed { prefix, socket: connection }, router, shutdown).await;
-                Ok(())
+        match Conversation::new(connection, self).serve(shutdown.clone()).await {
+            Ok(Rest::Nothing) => {}
+            Ok(Rest::Request(prefix, socket)) => {
+                serve_library(Prefixed { prefix, socket }, router, shutdown).await;
             }
-        };
-        if let Err(error) = result {
-            tracing::debug!(%error, "a connection broke");
+            Err(error) => tracing::debug!(%error, "a connection broke"),
         }
     }
 }

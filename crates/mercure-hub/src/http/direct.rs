@@ -1,9 +1,10 @@
-//! Streams over plain HTTP/1.1, written straight to their socket by a shard.
+//! Plain HTTP/1.1 in its most frequent forms, without the library: subscriptions, whose streams are
+//! written straight to their socket by a shard, and publications on a connection that is kept.
 //!
-//! A connection whose first request is a subscription leaves the HTTP library's hands before it
-//! ever got there: a body through the library costs more time per event and nine times the memory
-//! of a direct write. Everything else (another request first, HTTP/2) takes the library's road,
-//! with the same semantics.
+//! A body through the library costs more time per event and nine times the memory of a direct
+//! write, and a publication through it costs as much again as accepting it. Everything that is not
+//! of these plain forms (other methods, large or chunked bodies, HTTP/2) takes the library's road,
+//! with the same semantics, from where it begins.
 
 use std::fmt::Write as _;
 use std::io;
@@ -12,105 +13,175 @@ use std::time::{Duration, SystemTime};
 use bytes::{Bytes, BytesMut};
 use mercure_engine::Outlet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
+use tokio::time::Instant;
 
+use super::classify::{Class, MAX_BODY, MAX_HEAD, classify};
 use super::connection::{Connection, Site};
 use crate::api::{self, Answer, Request, Service};
+use crate::server::stopped;
 
-/// Longest request head, in bytes.
-pub(super) const MAX_HEAD: usize = 64 * 1024;
-/// Most header fields of a request.
-const MAX_FIELDS: usize = 100;
-/// How long a client may take to send its request head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take to send a request, and to begin another one.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// What is read at once, in bytes: the first request, and those of a publisher.
+const FIRST_READ: usize = 2048;
+const NEXT_READ: usize = 16 * 1024;
+/// Answers that wait to leave together, in bytes.
+const MAX_ANSWERS: usize = 16 * 1024;
 
-/// What the first bytes of a connection are.
-pub(super) enum First {
-    /// A subscription that can be served directly.
+/// A connection whose requests are served here, as long as they are plain.
+pub(super) struct Conversation<'a> {
+    connection: Connection,
+    site: &'a Site,
+    read: BytesMut,
+    /// Answers that leave before the next wait.
+    answers: Vec<u8>,
+}
+
+/// What is left to others.
+pub(super) enum Rest {
+    /// Nothing: the connection is closed, or a shard's.
+    Nothing,
+    /// A request that the library has to read: its bytes, and the connection.
+    Request(Bytes, Connection),
+}
+
+/// What a client wants next.
+enum Next {
     Subscription(Request),
-    /// Anything else: the bytes read so far, for the library.
-    Other(Bytes),
-    /// Nothing, until the client closed or its time was up.
+    Publication(Request, Bytes),
+    Other,
+    /// It has closed, its time is up, or the hub is stopping.
     Nothing,
 }
 
-/// Reads the first request head, as far as needed to know what it is.
-pub(super) async fn first_request(connection: &mut Connection, hub_path: &str) -> First {
-    let mut read = BytesMut::with_capacity(2048);
-    let look = async {
+impl<'a> Conversation<'a> {
+    pub(super) fn new(connection: Connection, site: &'a Site) -> Self {
+        let read = BytesMut::with_capacity(FIRST_READ);
+        Self { connection, site, read, answers: Vec::new() }
+    }
+
+    /// Serves requests until the connection is closed, or another's.
+    pub(super) async fn serve(mut self, mut stop: watch::Receiver<bool>) -> io::Result<Rest> {
         loop {
-            match connection.read_buf(&mut read).await {
-                Ok(0) | Err(_) => return First::Nothing,
-                Ok(_) => {}
+            match self.next(&mut stop).await? {
+                Next::Publication(request, body) if *stop.borrow() => {
+                    let answer = self.publication(&request, &body).await;
+                    return self.last_answer(&answer).await.map(|()| Rest::Nothing);
+                }
+                Next::Publication(request, body) => {
+                    let answer = self.publication(&request, &body).await;
+                    self.answer(&answer, "");
+                    if self.answers.len() > MAX_ANSWERS {
+                        self.flush().await?;
+                    }
+                }
+                Next::Subscription(request) => {
+                    return self.subscribe(request).await.map(|()| Rest::Nothing);
+                }
+                Next::Other => {
+                    return Ok(Rest::Request(self.read.split().freeze(), self.connection));
+                }
+                Next::Nothing => return Ok(Rest::Nothing),
             }
-            match classify(&read, hub_path) {
-                Class::Subscription(request) => return First::Subscription(request),
-                Class::Unfinished if read.len() < MAX_HEAD => {}
-                Class::Unfinished | Class::Other => return First::Other(read.split().freeze()),
+        }
+    }
+
+    /// Reads as far as needed to know what comes next. Answers have left before it waits: a client
+    /// may wait for them before it goes on.
+    async fn next(&mut self, stop: &mut watch::Receiver<bool>) -> io::Result<Next> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let next = match classify(&self.read, &self.site.hub_path) {
+                Class::Publication { request, head, body } => {
+                    let mut message = self.read.split_to(head + body).freeze();
+                    return Ok(Next::Publication(request, message.split_off(head)));
+                }
+                Class::Subscription(request) => Some(Next::Subscription(request)),
+                Class::Unfinished if self.read.len() < MAX_HEAD + MAX_BODY => None,
+                Class::Unfinished | Class::Other => Some(Next::Other),
+            };
+            self.flush().await?;
+            if let Some(next) = next {
+                return Ok(next);
+            }
+            if !self.read_more(deadline, stop).await? {
+                return Ok(Next::Nothing);
             }
         }
-    };
-    tokio::time::timeout(HEAD_TIMEOUT, look).await.unwrap_or(First::Nothing)
-}
+    }
 
-enum Class {
-    Subscription(Request),
-    Unfinished,
-    Other,
-}
-
-fn classify(bytes: &[u8], hub_path: &str) -> Class {
-    // The library tells HTTP/2 from HTTP/1 without a timeout; it gets what it needs at once.
-    const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    if bytes.len() < HTTP2.len() && HTTP2.starts_with(bytes) || !bytes.contains(&b'\n') {
-        return Class::Unfinished;
-    }
-    if !bytes.starts_with(b"GET ") {
-        return Class::Other;
-    }
-    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    let mut head = httparse::Request::new(&mut fields);
-    match head.parse(bytes) {
-        Ok(httparse::Status::Complete(_)) => {}
-        Ok(httparse::Status::Partial) => return Class::Unfinished,
-        Err(_) => return Class::Other,
-    }
-    let target = head.path.unwrap_or_default();
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    if path != hub_path {
-        return Class::Other;
-    }
-    let mut request = Request { query: query.to_owned(), ..Request::default() };
-    for field in head.headers {
-        request.headers.push(field.name, field.value);
-    }
-    let has_body = request.headers.get("content-length").is_some_and(|length| length.trim() != "0");
-    let special = ["transfer-encoding", "upgrade", "expect"];
-    if has_body || special.iter().any(|name| request.headers.get(name).is_some()) {
-        return Class::Other;
-    }
-    Class::Subscription(request)
-}
-
-/// Serves a subscription on its own connection.
-pub(super) async fn serve(
-    mut connection: Connection,
-    request: Request,
-    site: &Site,
-) -> io::Result<()> {
-    match api::subscribe(&site.service, &site.policy, &request, None).await {
-        Ok(accepted) => {
-            let mut head = write_head(200, &accepted.headers);
-            head.extend_from_slice(date(&site.service).as_bytes());
-            head.extend_from_slice(b"Connection: close\r\n\r\n");
-            let outlet = connection.into_outlet()?;
-            site.service.hub.attach(accepted.into_subscriber(outlet, &head));
-            Ok(())
+    /// Reads until there is a new line, without which nothing can be different; `false` if there
+    /// will be none.
+    async fn read_more(
+        &mut self,
+        deadline: Instant,
+        stop: &mut watch::Receiver<bool>,
+    ) -> io::Result<bool> {
+        let before = self.read.len();
+        self.read.reserve(if before == 0 { FIRST_READ } else { NEXT_READ });
+        let is_idle = before == 0;
+        let read = tokio::time::timeout_at(deadline, self.connection.read_buf(&mut self.read));
+        let result = tokio::select! {
+            biased;
+            result = read => result,
+            () = stopped(stop), if is_idle => return Ok(false),
+        };
+        match result {
+            Ok(count) => Ok(count? > 0),
+            Err(_) if is_idle => Ok(false),
+            Err(_) => {
+                let late = Answer::text(408, "the request did not arrive in time");
+                self.last_answer(&late).await.map(|()| false)
+            }
         }
-        Err(answer) => {
-            let date = date(&site.service);
-            connection.write_all(&whole_answer(&answer, &date)).await?;
-            connection.shutdown().await
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        if !self.answers.is_empty() {
+            self.connection.write_all(&self.answers).await?;
+            self.answers.clear();
         }
+        Ok(())
+    }
+
+    async fn publication(&self, request: &Request, body: &[u8]) -> Answer {
+        let (service, policy) = (&self.site.service, &self.site.policy);
+        match api::publisher(service, policy, request).await {
+            Ok(principal) => api::publish(service, policy, request, body, &principal).await,
+            Err(refusal) => refusal,
+        }
+    }
+
+    /// Gives the connection to a shard, or refuses.
+    async fn subscribe(mut self, request: Request) -> io::Result<()> {
+        let site = self.site;
+        match api::subscribe(&site.service, &site.policy, &request, None).await {
+            Ok(accepted) => {
+                let mut head = write_head(200, &accepted.headers);
+                head.extend_from_slice(date(&site.service).as_bytes());
+                head.extend_from_slice(b"Connection: close\r\n\r\n");
+                let outlet = self.connection.into_outlet()?;
+                site.service.hub.attach(accepted.into_subscriber(outlet, &head));
+                Ok(())
+            }
+            Err(answer) => self.last_answer(&answer).await,
+        }
+    }
+
+    async fn last_answer(&mut self, answer: &Answer) -> io::Result<()> {
+        self.answer(answer, "Connection: close\r\n");
+        self.flush().await?;
+        self.connection.shutdown().await
+    }
+
+    fn answer(&mut self, answer: &Answer, framing: &str) {
+        let out = &mut self.answers;
+        out.extend_from_slice(&write_head(answer.status, &answer.headers));
+        out.extend_from_slice(date(&self.site.service).as_bytes());
+        let length = answer.body.len();
+        out.extend_from_slice(format!("Content-Length: {length}\r\n{framing}\r\n").as_bytes());
+        out.extend_from_slice(&answer.body);
     }
 }
 
@@ -130,17 +201,6 @@ fn date(service: &Service) -> String {
     format!("Date: {}\r\n", httpdate::fmt_http_date(now))
 }
 
-fn whole_answer(answer: &Answer, date: &str) -> Vec<u8> {
-    let mut out = write_head(answer.status, &answer.headers);
-    out.extend_from_slice(date.as_bytes());
-    let length = answer.body.len();
-    out.extend_from_slice(
-        format!("Content-Length: {length}\r\nConnection: close\r\n\r\n").as_bytes(),
-    );
-    out.extend_from_slice(&answer.body);
-    out
-}
-
 /// The status line and header fields of a response, without the empty line that ends a head.
 pub(crate) fn write_head<N: AsRef<str>, V: AsRef<str>>(status: u16, headers: &[(N, V)]) -> Vec<u8> {
     let reason = http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason());
@@ -151,33 +211,4 @@ pub(crate) fn write_head<N: AsRef<str>, V: AsRef<str>>(status: u16, headers: &[(
         let _ = write!(out, "{}: {}\r\n", name.as_ref(), value.as_ref());
     }
     out.into_bytes()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn class(bytes: &str) -> &'static str {
-        match classify(bytes.as_bytes(), "/hub") {
-            Class::Subscription(_) => "subscription",
-            Class::Unfinished => "unfinished",
-            Class::Other => "other",
-        }
-    }
-
-    #[test]
-    fn only_a_plain_subscription_is_served_directly() {
-        assert_eq!(class("GET /hub?topic=a HTTP/1.1\r\nHost: x\r\n\r\n"), "subscription");
-        assert_eq!(class("GET /hub HTTP/1.0\r\n\r\n"), "subscription");
-        assert_eq!(class("GE"), "unfinished");
-        assert_eq!(class("GET /hub?topic=a HTTP/1.1\r\nHost"), "unfinished");
-        assert_eq!(class("P"), "unfinished");
-        assert_eq!(class("POST /hub HTTP/1.1\r\n\r\n"), "other");
-        assert_eq!(class("PRI * HTTP/2.0\r\n\r\n"), "unfinished");
-        assert_eq!(class("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), "other");
-        assert_eq!(class("GET /other HTTP/1.1\r\n\r\n"), "other");
-        assert_eq!(class("GET /hub HTTP/1.1\r\nContent-Length: 3\r\n\r\n"), "other");
-        assert_eq!(class("GET /hub HTTP/1.1\r\nUpgrade: h2c\r\n\r\n"), "other");
-        assert_eq!(class("GET /hub HTTP/1.1\r\n bad\r\n\r\n"), "other");
-    }
 }

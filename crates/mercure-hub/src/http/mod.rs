@@ -1,6 +1,7 @@
 //! The only place that knows HTTP libraries: translation between requests and [`crate::api`].
 
 mod answer;
+mod classify;
 mod connection;
 mod direct;
 mod ops;
