@@ -16,13 +16,6 @@ impl Latency {
         self.0[bucket] += 1;
     }
 
-    /// Both together.
-    pub(crate) fn with(mut self, other: Self) -> Self {
-        self.0.resize(self.0.len().max(other.0.len()), 0);
-        self.0.iter_mut().zip(other.0).for_each(|(mine, theirs)| *mine += theirs);
-        self
-    }
-
     /// The time that a part of the deliveries stayed below, in microseconds; 0 if there were none.
     pub(crate) fn percentile(&self, part: f64) -> f64 {
         let wanted = self.0.iter().sum::<u64>() as f64 * part;

@@ -7,10 +7,12 @@ mod crowd;
 mod dialect;
 mod event;
 mod latency;
+mod press;
 mod publisher;
 mod report;
 mod scenarios;
 mod servers;
+mod streams;
 mod usage;
 
 use std::net::SocketAddr;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, Publication};
 
 /// Publications under way at once, if as many as possible are wanted.
 pub(crate) const UNDER_WAY: usize = 64;
@@ -32,21 +32,13 @@ impl Publisher {
         Ok(Self { socket, dialect: dialect.clone(), read: Vec::new(), under_way: 0 })
     }
 
-    /// Publishes, and waits until it is acknowledged.
-    pub(crate) fn publish(&mut self, topic: &str, data: &str) -> anyhow::Result<()> {
-        self.send(&[(topic, data)])?;
-        self.settle()
-    }
-
-    /// Sends publications in one write; waits only while too many are under way.
-    pub(crate) fn send(&mut self, publications: &[(&str, &str)]) -> anyhow::Result<()> {
-        while self.under_way + publications.len() > UNDER_WAY.max(publications.len()) {
+    /// Publishes; waits only while too many are under way.
+    pub(crate) fn send(&mut self, publication: &Publication<'_>) -> anyhow::Result<()> {
+        while self.under_way >= UNDER_WAY {
             self.answer()?;
         }
-        let requests: String =
-            publications.iter().map(|(topic, data)| self.dialect.publish(topic, data)).collect();
-        self.socket.write_all(requests.as_bytes())?;
-        self.under_way += publications.len();
+        self.socket.write_all(self.dialect.publish(publication).as_bytes())?;
+        self.under_way += 1;
         Ok(())
     }
 
@@ -76,7 +68,7 @@ impl Publisher {
 }
 
 /// The length of the answer that the bytes begin with, once all of it is there.
-fn whole_answer(read: &[u8]) -> anyhow::Result<Option<usize>> {
+pub(crate) fn whole_answer(read: &[u8]) -> anyhow::Result<Option<usize>> {
     let Some(end) = memchr::memmem::find(read, b"\r\n\r\n") else { return Ok(None) };
     let head = std::str::from_utf8(&read[..end])?;
     let status = head.split(' ').nth(1).unwrap_or_default();

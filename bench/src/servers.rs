@@ -57,7 +57,8 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) dialect: Dialect,
     process: Process,
-    _folder: TempDir,
+    /// Where it keeps what it keeps.
+    pub(crate) folder: TempDir,
 }
 
 impl Server {
@@ -77,7 +78,7 @@ impl Server {
             anyhow::bail!("{} does not run: {words}", kind.name());
         }
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        Ok(Self { address, dialect, process, _folder: folder })
+        Ok(Self { address, dialect, process, folder })
     }
 
     /// Its processes.
@@ -101,20 +102,27 @@ fn bare(port: u16) -> anyhow::Result<Command> {
 
 fn hub(port: u16, folder: &TempDir, arguments: &[&str]) -> anyhow::Result<(Command, Dialect)> {
     let program = beside("mercure-hub")?;
-    let made = Command::new(&program).args(["token", "--publish=*", "--key", KEY]).output()?;
-    anyhow::ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let token = String::from_utf8(made.stdout)?.trim().to_owned();
+    let publisher = token(&program, "--publish=*")?;
+    let reader = token(&program, "--subscribe=*")?;
     let path = folder.path().display().to_string();
     let arguments = arguments.iter().map(|argument| argument.replace("{folder}", &path));
     let mut command = Command::new(program);
     command
-        .args(["serve", "--anonymous=true", "--ops-listen=none", "--max-connections=40000"])
+        .args(["serve", "--anonymous=true", "--ops-listen=none", "--max-connections=200000"])
         .args(["--history-size=10000000", "--history-bytes=4GiB", "--log-level=warn"])
         .arg(format!("--listen=127.0.0.1:{port}"))
         .args(arguments)
         .env("MERCURE_PUBLISHER_JWT_KEY", KEY)
         .env("MERCURE_SUBSCRIBER_JWT_KEY", KEY);
-    Ok((command, Dialect::Mercure { path: "/.well-known/mercure".to_owned(), token }))
+    let path = "/.well-known/mercure".to_owned();
+    Ok((command, Dialect::Mercure { path, publisher, reader }))
+}
+
+/// A token that our hub's own command makes.
+fn token(program: &Path, right: &str) -> anyhow::Result<String> {
+    let made = Command::new(program).args(["token", right, "--key", KEY]).output()?;
+    anyhow::ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    Ok(String::from_utf8(made.stdout)?.trim().to_owned())
 }
 
 /// One worker process: of several, each would pass on to the others.
@@ -124,7 +132,7 @@ fn nchan(port: u16, folder: &TempDir) -> anyhow::Result<Command> {
         "load_module {MODULES}/{NCHAN};
         daemon off; worker_processes 1; worker_rlimit_nofile 20000;
         pid {path}/pid; error_log {path}/log error;
-        events {{ worker_connections 19900; }}
+        events {{ worker_connections 19990; }}
         http {{
             access_log off; keepalive_requests 100000000; tcp_nodelay on;
             nchan_shared_memory_size 1024M;

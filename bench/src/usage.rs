@@ -27,14 +27,26 @@ impl Processes {
         Duration::from_nanos(nanoseconds)
     }
 
+    /// The most memory that was resident at any time, in bytes; what processes share counts for each.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let peak = |id: &u32| -> Option<u64> {
+            kilobytes(&fs::read_to_string(format!("/proc/{id}/status")).ok()?, "VmHWM:")
+        };
+        self.0.iter().filter_map(peak).sum::<u64>() * 1024
+    }
+
     /// Resident memory now, in bytes; what processes share is counted once only if they share it
     /// all.
     pub(crate) fn memory(&self) -> u64 {
         let resident = |id: &u32| -> Option<u64> {
-            let text = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok()?;
-            let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-            line.trim().strip_suffix(" kB")?.trim().parse().ok()
+            kilobytes(&fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok()?, "Pss:")
         };
         self.0.iter().filter_map(resident).sum::<u64>() * 1024
     }
+}
+
+/// A figure of a file of `/proc`.
+fn kilobytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix(" kB")?.trim().parse().ok()
 }

@@ -7,14 +7,14 @@ mod reading;
 
 use std::collections::BTreeMap;
 
-use self::fan_out::Pace;
+use self::fan_out::{Fan, Pace};
 use self::publishing::Own;
-use crate::crowd::Wanted;
+use crate::crowd::{Manner, Wanted};
 use crate::dialect::Query;
 use crate::servers::{Kind, Server};
 
 /// Bytes of data of an event.
-const SIZE: usize = 256;
+pub(crate) const SIZE: usize = 256;
 
 /// Figures of one server, by name.
 pub(crate) type Figures = BTreeMap<&'static str, f64>;
@@ -35,14 +35,21 @@ pub(crate) struct Scenario {
 
 #[derive(Debug, Clone, Copy)]
 enum Measure {
-    /// Subscribers of one topic, of whom some do not read, and so many events.
-    FanOut { subscribers: usize, stalled: usize, events: u64, pace: Pace },
+    FanOut(Fan, Pace),
+    /// The same at half the rate that can be had at most.
+    Half(Fan),
+    /// Private events, slow readers: so many subscribers and events.
+    Mixed(usize, u64),
     /// Subscribers who get nothing.
     Idle(usize),
+    /// Subscribers over HTTP/2, and events that all get.
+    Streams(usize, u64),
     /// Subscribers with a topic, template or pattern each, and publications for each in its turn.
     OwnEach(usize, u64, Own),
-    /// No subscribers.
-    PublishOnly(u64),
+    /// Groups of so many, each with a hundred topics, and publications for each in its turn.
+    ManyTopics(usize, usize, u64),
+    /// Subscribers who listen to something else.
+    Unheard(usize, u64),
     /// One publisher, then so many, who each wait for their acknowledgement.
     Durable(usize, u64),
     /// So many events, read by one subscriber, then by so many at once.
@@ -54,55 +61,109 @@ enum Measure {
 const HUBS: &[Kind] = &[Kind::Hub, Kind::Nchan];
 const OURS: &[Kind] = &[Kind::Hub];
 
-/// All of them; the short ones show that it works, not how fast.
+/// How large they are: full, or so small that they show that it works, not how fast.
+#[derive(Debug, Clone, Copy)]
+struct Scale(u64);
+
+impl Scale {
+    fn count(self, full: u64) -> u64 {
+        full.div_ceil(self.0)
+    }
+
+    fn some(self, full: u64) -> usize {
+        self.count(full) as usize
+    }
+
+    fn fan(self, subscribers: u64, stalled: u64, events: u64) -> Fan {
+        Fan {
+            subscribers: self.some(subscribers),
+            stalled: self.some(stalled),
+            events: self.count(events),
+        }
+    }
+}
+
+/// All of them.
 pub(crate) fn all(is_short: bool) -> Vec<Scenario> {
-    let some = |full: usize| if is_short { full.div_ceil(50) } else { full };
-    let count = |full: u64| if is_short { full.div_ceil(50) } else { full };
-    let scenario =
-        |name, title, kinds, measure| Scenario { name, title, kinds, arguments: &[], measure };
-    let fan_out = |subscribers, stalled, events, pace| Measure::FanOut {
-        subscribers: some(subscribers),
-        stalled: some(stalled),
-        events: count(events),
-        pace,
-    };
-    let own = |own| Measure::OwnEach(some(10_000), count(20_000), own);
-    let durable = Scenario {
-        arguments: &["--transport=sqlite://{folder}/hub.db"],
-        ..scenario("durable", "64 publishers, SQLite", OURS, Measure::Durable(64, count(50_000)))
-    };
+    let scale = Scale(if is_short { 50 } else { 1 });
+    let mut scenarios = fan_outs(scale);
+    scenarios.extend(publications(scale));
+    scenarios.extend(readers(scale));
+    scenarios
+}
+
+const fn scenario(
+    name: &'static str,
+    title: &'static str,
+    kinds: &'static [Kind],
+    measure: Measure,
+) -> Scenario {
+    Scenario { name, title, kinds, arguments: &[], measure }
+}
+
+fn fan_outs(scale: Scale) -> Vec<Scenario> {
+    let fan_out =
+        |name, title, kinds, fan, pace| scenario(name, title, kinds, Measure::FanOut(fan, pace));
     vec![
-        scenario(
+        fan_out(
             "paced-1k",
             "1,000 subscribers, 100 events/s",
             &Kind::ALL,
-            fan_out(1000, 0, 300, Pace::Every(10)),
+            scale.fan(1000, 0, 300),
+            Pace::Every(10),
         ),
-        scenario(
+        fan_out(
             "paced-10k",
             "10,000 subscribers, one event at a time",
             &Kind::ALL,
-            fan_out(10_000, 0, 30, Pace::OneByOne),
+            scale.fan(10_000, 0, 30),
+            Pace::OneByOne,
         ),
-        scenario(
+        fan_out(
             "flat-1k",
             "1,000 subscribers, flat out",
             &Kind::ALL,
-            fan_out(1000, 0, 2000, Pace::FlatOut),
+            scale.fan(1000, 0, 2000),
+            Pace::FlatOut,
         ),
-        scenario(
+        fan_out(
             "flat-10k",
             "10,000 subscribers, flat out",
             &Kind::ALL,
-            fan_out(10_000, 0, 200, Pace::FlatOut),
+            scale.fan(10_000, 0, 200),
+            Pace::FlatOut,
         ),
-        scenario(
+        fan_out(
             "stalled",
             "10,000 subscribers, one event at a time, 100 do not read",
             HUBS,
-            fan_out(10_000, 100, 30, Pace::OneByOne),
+            scale.fan(10_000, 100, 30),
+            Pace::OneByOne,
         ),
-        scenario("idle", "10,000 idle subscribers", &Kind::ALL, Measure::Idle(some(10_000))),
+        scenario(
+            "half-10k",
+            "10,000 subscribers, half of flat out",
+            &Kind::ALL,
+            Measure::Half(scale.fan(10_000, 0, 100)),
+        ),
+        scenario(
+            "half-stalled",
+            "10,000 subscribers, half of flat out, 100 do not read",
+            HUBS,
+            Measure::Half(scale.fan(10_000, 100, 100)),
+        ),
+        scenario(
+            "mixed",
+            "10,000 subscribers, 5 % private, 1 % slow",
+            OURS,
+            Measure::Mixed(scale.some(10_000), 40),
+        ),
+    ]
+}
+
+fn publications(scale: Scale) -> Vec<Scenario> {
+    let own = |own| Measure::OwnEach(scale.some(10_000), scale.count(20_000), own);
+    vec![
         scenario("own-topic", "10,000 subscribers, a topic each", HUBS, own(Own::Topic)),
         scenario(
             "own-template",
@@ -111,14 +172,52 @@ pub(crate) fn all(is_short: bool) -> Vec<Scenario> {
             own(Own::Template),
         ),
         scenario("own-pattern", "10,000 subscribers, a URL pattern each", OURS, own(Own::Pattern)),
-        scenario("publish", "no subscribers", HUBS, Measure::PublishOnly(count(50_000))),
-        durable,
-        scenario("replay", "100,000 events read again", OURS, Measure::Replay(count(100_000), 100)),
+        scenario(
+            "many-topics",
+            "1,000 subscribers, 100 topics each",
+            OURS,
+            Measure::ManyTopics(10, scale.some(100), scale.count(20_000)),
+        ),
+        scenario("publish", "no subscribers", HUBS, Measure::Unheard(0, scale.count(50_000))),
+        scenario(
+            "unheard",
+            "10,000 subscribers of something else",
+            HUBS,
+            Measure::Unheard(scale.some(10_000), scale.count(50_000)),
+        ),
+        Scenario {
+            arguments: &["--transport=sqlite://{folder}/hub.db"],
+            ..scenario(
+                "durable",
+                "64 publishers, SQLite",
+                OURS,
+                Measure::Durable(64, scale.count(100_000)),
+            )
+        },
+    ]
+}
+
+fn readers(scale: Scale) -> Vec<Scenario> {
+    vec![
+        // The crowd's own limit of descriptors is 20,000 on many machines.
+        scenario("idle", "19,000 idle subscribers", &Kind::ALL, Measure::Idle(scale.some(19_000))),
+        scenario(
+            "http2",
+            "100,000 subscribers over HTTP/2",
+            OURS,
+            Measure::Streams(scale.some(100_000), 3),
+        ),
+        scenario(
+            "replay",
+            "100,000 events read again",
+            OURS,
+            Measure::Replay(scale.count(100_000), 100),
+        ),
         scenario(
             "storm",
             "10,000 subscribers come back at once",
-            OURS,
-            Measure::Storm(some(10_000), 20),
+            HUBS,
+            Measure::Storm(scale.some(10_000), 20),
         ),
     ]
 }
@@ -127,14 +226,20 @@ impl Scenario {
     /// Measures a server that was started for it.
     pub(crate) fn run(&self, server: &Server) -> anyhow::Result<Figures> {
         match self.measure {
-            Measure::FanOut { subscribers, stalled, events, pace } => {
-                fan_out::run(server, subscribers, stalled, events, pace)
-            }
+            Measure::FanOut(fan, pace) => fan_out::run(server, fan, pace),
+            Measure::Half(fan) => fan_out::half(server, fan),
+            Measure::Mixed(subscribers, events) => fan_out::mixed(server, subscribers, events),
             Measure::Idle(subscribers) => reading::idle(server, subscribers),
+            Measure::Streams(subscribers, events) => reading::streams(server, subscribers, events),
             Measure::OwnEach(subscribers, events, own) => {
                 publishing::own_each(server, subscribers, events, own)
             }
-            Measure::PublishOnly(events) => publishing::alone(server, events),
+            Measure::ManyTopics(groups, each, events) => {
+                publishing::many_topics(server, groups, each, events)
+            }
+            Measure::Unheard(subscribers, events) => {
+                publishing::unheard(server, subscribers, events)
+            }
             Measure::Durable(publishers, events) => publishing::durable(server, publishers, events),
             Measure::Replay(events, subscribers) => reading::replay(server, events, subscribers),
             Measure::Storm(subscribers, missed) => reading::storm(server, subscribers, missed),
@@ -144,7 +249,12 @@ impl Scenario {
 
 /// A subscriber that gets every event from the first one on.
 fn wanted(server: &Server, query: &Query, cursor: Option<&str>) -> Wanted {
-    Wanted { request: server.dialect.subscribe(query, cursor), stalls: false }
+    Wanted {
+        request: server.dialect.subscribe(query, cursor),
+        manner: Manner::AtOnce,
+        first: 1,
+        all_but_each: 0,
+    }
 }
 
 /// So many subscribers of one topic.
