@@ -5,6 +5,7 @@
 mod bare;
 mod crowd;
 mod dialect;
+mod engine;
 mod event;
 mod latency;
 mod press;
@@ -55,6 +56,18 @@ fn command() -> Command {
         )
         .arg(Arg::new("json").long("json").value_name("FILE").help("Every figure, to this file"))
         .subcommand(Command::new("bare").hide(true).arg(port))
+        .subcommand(
+            Command::new("engine")
+                .about(
+                    "Measures the engine alone, with subscribers in memory, and hostile patterns",
+                )
+                .arg(
+                    Arg::new("subscribers")
+                        .long("subscribers")
+                        .default_value("1000000")
+                        .value_parser(value_parser!(usize)),
+                ),
+        )
 }
 
 fn main() -> anyhow::Result<()> {
@@ -63,6 +76,9 @@ fn main() -> anyhow::Result<()> {
     if let Some(("bare", matches)) = matches.subcommand() {
         let port = *matches.get_one::<u16>("port").context("required")?;
         return bare::serve(SocketAddr::from(([127, 0, 0, 1], port)));
+    }
+    if let Some(("engine", matches)) = matches.subcommand() {
+        return engine::run(*matches.get_one("subscribers").context("has a default")?);
     }
     compare(&matches)
 }

@@ -93,7 +93,7 @@ fn the_worst_patterns_are_built_or_refused_quickly() {
 #[test]
 fn patterns_are_bounded_together_as_well() {
     let (hub, limits) = (hub(), Limits::default());
-    let large = |n: usize| format!("https://hub.example/{n}-{}{{x}}-{{y}}", "long-".repeat(20));
+    let large = |n: usize| format!("https://hub.example/{{x}}-{n}-{}{{y}}", "long-".repeat(20));
     let patterns: Vec<_> = (0..100).map(large).collect();
     let one = Matcher::parse(MatcherType::Selector, &patterns[0], &hub, &limits).expect("accepted");
     assert!(one.size() * patterns.len() > limits.compiled, "{}", one.size());

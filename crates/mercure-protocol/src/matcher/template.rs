@@ -1,10 +1,12 @@
 //! URI templates (RFC 6570, all four levels), matched in reverse: could this template have
 //! expanded to that topic?
 //!
-//! A template becomes one automaton of bounded size. Where several expansions are possible (lists, absent variables, exploded maps),
-//! the expression accepts their union.
+//! The text before the first expression and after the last one is compared; what is between becomes
+//! one automaton of bounded size, which templates that differ in that text share. Where several
+//! expansions are possible (lists, absent variables, exploded maps), it accepts their union.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use regex_syntax::escape;
 
@@ -21,22 +23,29 @@ const RESERVED: &str = "(?:[A-Za-z0-9._~\\u{A0}-\\u{D7FF}\\u{F900}-\\u{FDCF}\\u{
 #[derive(Debug)]
 pub(super) struct Template {
     prefix: Box<str>,
-    automaton: Automaton,
+    automaton: Arc<Automaton>,
+    suffix: Box<str>,
 }
 
 impl Template {
     /// Parses a template. `None` if the text holds no expression or is no valid template: then it
     /// is an ordinary string.
     pub(super) fn parse(text: &str) -> Result<Option<Self>, Error> {
-        let Some(prefix_end) = text.find('{') else {
+        let Some(begin) = text.find('{') else {
             return Ok(None);
         };
-        let Some(source) = expression_of(text) else {
+        let Some(end) = text.rfind('}').map(|at| at + 1).filter(|end| *end > begin) else {
             return Ok(None);
         };
-        let automaton = Automaton::build(&source, true)
+        let (prefix, suffix) = (&text[..begin], &text[end..]);
+        // A bracket where none may be: the text stands for itself.
+        let is_plain = !prefix.contains('}') && !suffix.contains('{');
+        let Some(source) = expression_of(&text[begin..end]).filter(|_| is_plain) else {
+            return Ok(None);
+        };
+        let automaton = Automaton::of(&source, true)
             .ok_or_else(|| Error::invalid("topic matcher", "is too complex a URI template"))?;
-        Ok(Some(Self { prefix: text[..prefix_end].into(), automaton }))
+        Ok(Some(Self { prefix: prefix.into(), automaton, suffix: suffix.into() }))
     }
 
     pub(super) fn size(&self) -> usize {
@@ -44,7 +53,9 @@ impl Template {
     }
 
     pub(super) fn matches(&self, topic: &str) -> bool {
-        self.automaton.matches(topic)
+        let middle = topic.strip_prefix(&*self.prefix);
+        let middle = middle.and_then(|rest| rest.strip_suffix(&*self.suffix));
+        middle.is_some_and(|middle| self.automaton.matches(middle))
     }
 
     /// The literal text before the first expression.

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::panic::catch_unwind;
+use std::sync::Arc;
 
 use ::urlpattern::quirks::{self, InnerMatcher, StringOrInit, UrlPatternComponent};
 use ::urlpattern::regexp::RegExp;
@@ -35,7 +36,7 @@ struct Component {
 enum Inner {
     Literal(String),
     Wildcard { excluded: Option<char>, allow_empty: bool },
-    Automaton(Automaton),
+    Automaton(Arc<Automaton>),
 }
 
 impl UrlPattern {
@@ -124,10 +125,10 @@ impl Component {
     }
 }
 
-fn compile(source: &str) -> Result<Automaton, Error> {
+fn compile(source: &str) -> Result<Arc<Automaton>, Error> {
     // A URL's components are ASCII, so Unicode classes would only cost; who asks for one gets it.
     let ascii = ParserBuilder::new().unicode(false).utf8(false).build().parse(source).is_ok();
-    Automaton::build(source, !ascii)
+    Automaton::of(source, !ascii)
         .ok_or_else(|| Error::invalid("topic matcher", "is malformed or too complex a URL pattern"))
 }
 
