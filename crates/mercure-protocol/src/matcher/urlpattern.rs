@@ -18,6 +18,9 @@ use url::Url;
 use super::automaton::Automaton;
 use crate::{Error, HubUrl};
 
+/// Signs that begin a wildcard, a name or a group, in one pattern.
+const MOST_GROUPS: usize = 100;
+
 #[derive(Debug)]
 pub(super) struct UrlPattern {
     /// In the order of [`UrlView::components`]; `None` accepts everything.
@@ -42,6 +45,10 @@ enum Inner {
 impl UrlPattern {
     /// Parses a pattern, absolute or relative to the hub's URL.
     pub(super) fn parse(pattern: &str, hub: &HubUrl) -> Result<Self, Error> {
+        // Even to read one that is too complex takes long.
+        if pattern.bytes().filter(|sign| b"*:({".contains(sign)).count() > MOST_GROUPS {
+            return Err(Error::invalid("topic matcher", "has more than 100 wildcards and groups"));
+        }
         let malformed = || Error::invalid("topic matcher", "is not a well-formed URL pattern");
         // The library unwraps here and there; whatever a client makes of that is its own error.
         let parsed = catch_unwind(|| syntax(pattern, hub)).ok().flatten().ok_or_else(malformed)?;
