@@ -35,6 +35,8 @@ pub enum AttachError {
 pub struct Permit {
     shared: Arc<Shared>,
     client: Option<ClientId>,
+    /// What its holder takes in memory, in bytes.
+    bytes: u32,
 }
 
 impl Places {
@@ -89,7 +91,7 @@ impl Hub {
     pub fn admit(&self, client: Option<ClientId>) -> Result<Permit, AttachError> {
         let (shared, options) = (&self.shared, &self.shared.options);
         shared.places.take(client, options.max_subscribers, options.max_per_client)?;
-        Ok(Permit { shared: Arc::clone(shared), client })
+        Ok(Permit { shared: Arc::clone(shared), client, bytes: 0 })
     }
 }
 
@@ -97,11 +99,24 @@ impl Permit {
     pub(crate) fn client(&self) -> Option<ClientId> {
         self.client
     }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Counts what its holder takes in memory, in bytes, for as long as it is held.
+    pub(crate) fn count(&mut self, bytes: u32) {
+        let counter = &self.shared.counters.subscriber_bytes;
+        counter.fetch_add(u64::from(bytes), Ordering::Relaxed);
+        counter.fetch_sub(u64::from(self.bytes), Ordering::Relaxed);
+        self.bytes = bytes;
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         self.shared.places.give_back(self.client);
+        self.count(0);
     }
 }
 

@@ -309,7 +309,8 @@ impl Hub {
     /// Figures since the start.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.shared.counters.snapshot(self.shared.places.taken())
+        let shared = &self.shared;
+        shared.counters.snapshot(shared.places.taken(), shared.window.bytes())
     }
 
     /// The hub's clock.

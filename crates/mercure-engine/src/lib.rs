@@ -10,6 +10,7 @@
 //! [`BodyReader`] for connections that an HTTP library owns.
 
 mod admission;
+mod backlog;
 mod clock;
 mod departure;
 mod event;
@@ -40,7 +41,7 @@ pub use outlet::{BodyReader, Outlet, body};
 pub use poll::Interest;
 pub use presence::{Attendance, Attended, Present};
 pub use roster::{Change, Claimed, Roster, RosterEntry, Standing};
-pub use stats::Stats;
+pub use stats::{Memory, Stats};
 pub use subscriber::{CloseReason, NewSubscriber};
 pub use transport::{
     Batch, From, Future, Head, Measure, ReadLimit, State, Tail, Transport, TransportError,

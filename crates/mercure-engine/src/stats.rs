@@ -16,6 +16,21 @@ pub struct Stats {
     pub gaps: u64,
     /// Streams ended because their client did not read.
     pub stalled: u64,
+    /// Memory by what it is for.
+    pub memory: Memory,
+}
+
+/// Memory of a hub by what it is for, in bytes, about. What the transport keeps comes on top; see
+/// [`Hub::measure`](crate::Hub::measure).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Memory {
+    /// The newest events, at hand for the shards; a log in memory shares them.
+    pub window: u64,
+    /// Subscribers, and what they listen to. Compiled patterns and grants are shared and not counted.
+    pub subscribers: u64,
+    /// What waits for sockets that take no more, counted for each, though events are shared.
+    pub backlogs: u64,
 }
 
 #[derive(Debug, Default)]
@@ -24,6 +39,8 @@ pub(crate) struct Counters {
     delivered: AtomicU64,
     gaps: AtomicU64,
     stalled: AtomicU64,
+    pub(crate) subscriber_bytes: AtomicU64,
+    pub(crate) backlog_bytes: AtomicU64,
 }
 
 impl Counters {
@@ -40,13 +57,18 @@ impl Counters {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn snapshot(&self, subscribers: usize) -> Stats {
+    pub(crate) fn snapshot(&self, subscribers: usize, window: usize) -> Stats {
         Stats {
             subscribers,
             published: self.published.load(Ordering::Relaxed),
             delivered: self.delivered.load(Ordering::Relaxed),
             gaps: self.gaps.load(Ordering::Relaxed),
             stalled: self.stalled.load(Ordering::Relaxed),
+            memory: Memory {
+                window: window as u64,
+                subscribers: self.subscriber_bytes.load(Ordering::Relaxed),
+                backlogs: self.backlog_bytes.load(Ordering::Relaxed),
+            },
         }
     }
 }

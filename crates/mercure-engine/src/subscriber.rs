@@ -1,4 +1,3 @@
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,15 +6,11 @@ use bytes::Bytes;
 use mercure_protocol::{Grants, Matcher, TopicView};
 
 use crate::admission::Permit;
+use crate::backlog::Backlog;
 use crate::event::{Event, Position};
 use crate::outlet::{COALESCE, Outlet};
 use crate::presence::Present;
 use crate::transport::From;
-
-/// Frames that may wait for a socket before their subscriber leaves live dispatch.
-const BACKLOG_FRAMES: usize = 64;
-/// Their size in bytes; one frame may exceed it.
-pub(crate) const BACKLOG_BYTES: usize = 64 * 1024;
 
 /// A subscriber to attach to a hub.
 #[derive(Debug)]
@@ -100,17 +95,6 @@ pub(crate) struct Subscriber {
     pub(crate) permit: Permit,
 }
 
-/// What could not be written yet.
-#[derive(Debug, Default)]
-struct Backlog {
-    frames: VecDeque<Bytes>,
-    bytes: usize,
-    /// Bytes of the first frame that are written already.
-    written: usize,
-    /// Waits for company, not for the outlet.
-    held: bool,
-}
-
 /// Whether the outlet takes more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flow {
@@ -125,6 +109,8 @@ impl Subscriber {
             From::After(after) if after >= at => (Phase::Live, after),
             from => (Phase::CatchingUp(from), Position::START),
         };
+        let mut permit = new.permit;
+        permit.count(footprint(&new.matchers));
         Self {
             generation,
             outlet: new.outlet,
@@ -137,7 +123,7 @@ impl Subscriber {
             last_write: now,
             deliveries: None,
             present: new.present,
-            permit: new.permit,
+            permit,
         }
     }
 
@@ -166,9 +152,10 @@ impl Subscriber {
     /// Keeps bytes until the next write, or [`Subscriber::release`], to leave together with it.
     pub(crate) fn hold(&mut self, frame: Bytes) {
         debug_assert!(self.backlog.is_none());
-        let mut backlog = Backlog { held: true, ..Backlog::default() };
+        let mut backlog = Box::new(Backlog::new(self.permit.shared()));
+        backlog.held = true;
         backlog.push(frame);
-        self.backlog = Some(Box::new(backlog));
+        self.backlog = Some(backlog);
     }
 
     /// Writes what was held, if nothing came to leave with it.
@@ -202,21 +189,20 @@ impl Subscriber {
                 Some(frame) => break Bytes::clone(frame),
             }
         };
-        let mut backlog = Backlog { written: taken, bytes: first.len(), ..Backlog::default() };
-        backlog.frames.push_back(first);
-        for frame in rest {
-            backlog.push(Bytes::clone(frame));
-        }
-        self.backlog = Some(Box::new(backlog));
+        let mut backlog = Box::new(Backlog::new(self.permit.shared()));
+        backlog.push(first);
+        rest.for_each(|frame| backlog.push(Bytes::clone(frame)));
+        backlog.advance(taken);
+        self.backlog = Some(backlog);
         // An edge-triggered poller speaks up only after a write was refused, so try once more.
         self.flush(now)
     }
 
     /// Adds a frame behind what waits already; `false` if there is no room.
     pub(crate) fn enqueue(&mut self, frame: &Bytes) -> bool {
-        let backlog = self.backlog.get_or_insert_default();
-        let room = backlog.frames.len() < BACKLOG_FRAMES
-            && (backlog.frames.is_empty() || backlog.bytes + frame.len() <= BACKLOG_BYTES);
+        let shared = self.permit.shared();
+        let backlog = self.backlog.get_or_insert_with(|| Box::new(Backlog::new(shared)));
+        let room = backlog.has_room(frame.len());
         if room {
             backlog.push(Bytes::clone(frame));
         }
@@ -225,27 +211,17 @@ impl Subscriber {
 
     /// What was begun or enqueued and has not left yet.
     pub(crate) fn unsent(&mut self) -> Bytes {
-        let Some(backlog) = self.backlog.take() else { return Bytes::new() };
-        let mut unsent = Vec::with_capacity(backlog.bytes);
-        backlog.frames.iter().for_each(|frame| unsent.extend_from_slice(frame));
-        Bytes::from(unsent).slice(backlog.written..)
+        self.backlog.take().map(|backlog| backlog.unsent()).unwrap_or_default()
     }
 
     /// Writes what waits, until done or the outlet takes no more.
     pub(crate) fn flush(&mut self, now: Duration) -> io::Result<Flow> {
         while let Some(backlog) = &mut self.backlog {
-            let mut frames = [&EMPTY; COALESCE];
-            let count = backlog.frames.len().min(COALESCE);
-            for (slot, frame) in frames.iter_mut().zip(&backlog.frames) {
-                *slot = frame;
-            }
-            let taken = self.outlet.write(&frames[..count], backlog.written)?;
-            if taken == 0 {
+            if !backlog.write_to(&mut self.outlet)? {
                 return Ok(Flow::Blocked);
             }
             self.last_write = now;
-            backlog.advance(taken);
-            if backlog.frames.is_empty() {
+            if backlog.is_empty() {
                 self.backlog = None;
             }
         }
@@ -253,22 +229,11 @@ impl Subscriber {
     }
 }
 
-static EMPTY: Bytes = Bytes::new();
-
-impl Backlog {
-    fn push(&mut self, frame: Bytes) {
-        self.bytes += frame.len();
-        self.frames.push_back(frame);
-    }
-
-    fn advance(&mut self, taken: usize) {
-        self.written += taken;
-        while let Some(first) = self.frames.front()
-            && self.written >= first.len()
-        {
-            self.written -= first.len();
-            self.bytes -= first.len();
-            self.frames.pop_front();
-        }
-    }
+/// What a subscriber takes in memory with its places in the index and the wheel, in bytes, about.
+fn footprint(matchers: &[Matcher]) -> u32 {
+    /// An entry of a map with its key, and a slot.
+    const ENTRY: usize = 64;
+    let each = |matcher: &Matcher| size_of::<Matcher>() + ENTRY + matcher.as_str().len();
+    let all = size_of::<Subscriber>() + matchers.iter().map(each).sum::<usize>();
+    u32::try_from(all).unwrap_or(u32::MAX)
 }

@@ -72,6 +72,11 @@ impl Window {
         recent.events.back().map_or(recent.floor, |event| event.position)
     }
 
+    /// Size of what it holds, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.recent.read().unwrap_or_else(PoisonError::into_inner).bytes
+    }
+
     /// Appends to `out` up to `limit` events after a position and up to another.
     pub(crate) fn read(
         &self,

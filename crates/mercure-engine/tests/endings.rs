@@ -100,11 +100,20 @@ async fn a_reader_that_never_reads_is_closed_after_the_write_timeout() {
     let hub = start(memory(Retention::default(), &clock), options(), clock.clone()).await;
     let _stalled = Stream::live(&hub, &["t"]);
     flood(&hub).await;
+    while hub.stats().memory.backlogs == 0 {
+        tokio::task::yield_now().await;
+    }
+    let memory = hub.stats().memory;
+    assert!(memory.backlogs < 128 * 1024, "what waits for one is bounded: {memory:?}");
+    assert!((100..1000).contains(&memory.subscribers), "{memory:?}");
     while hub.stats().subscribers > 0 {
         clock.advance(Duration::from_secs(30));
         tokio::task::yield_now().await;
     }
     assert_eq!(hub.stats().stalled, 1);
+    let memory = hub.stats().memory;
+    assert_eq!((memory.backlogs, memory.subscribers), (0, 0), "all is given back");
+    assert!(memory.window > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -69,6 +69,8 @@ async fn an_engine_goes_and_comes_back(name: &str) {
     }
     eventually("readiness is back", async || get(&ops, "/ready", "").await.is_ok()).await;
     assert_eq!(figure(&ops, "mercure_log_lag_events").await, Some(0.0));
+    let subscribers = figure(&ops, "mercure_memory_bytes{part=\"subscribers\"}").await;
+    assert!(subscribers.is_some_and(|bytes| bytes > 0.0), "{subscribers:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,10 +9,11 @@ use slab::Slab;
 
 use super::Shard;
 use super::mailbox::ReadFor;
+use crate::backlog::BACKLOG_BYTES;
 use crate::event::{Event, Position};
 use crate::index::{Index, Slot};
 use crate::outlet::COALESCE;
-use crate::subscriber::{BACKLOG_BYTES, CloseReason, Flow, Phase, Subscriber};
+use crate::subscriber::{CloseReason, Flow, Phase, Subscriber};
 use crate::transport::{Batch, From, TransportError};
 use crate::window::Covered;
 

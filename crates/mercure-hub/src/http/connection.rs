@@ -156,7 +156,7 @@ impl Site {
         shutdown: watch::Receiver<bool>,
     ) {
         connection.prepare(self.write_timeout);
-        match Conversation::new(connection, self).serve(shutdown.clone()).await {
+        match Conversation::new(connection, self, shutdown.clone()).serve().await {
             Ok(Rest::Nothing) => {}
             Ok(Rest::Request(prefix, socket)) => {
                 serve_library(Prefixed { prefix, socket }, router, shutdown).await;

@@ -7,7 +7,10 @@
 //! with the same semantics, from where it begins.
 
 use std::fmt::Write as _;
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -18,8 +21,8 @@ use tokio::time::Instant;
 
 use super::classify::{Class, MAX_BODY, MAX_HEAD, classify};
 use super::connection::{Connection, Site};
+use super::wait::Wait;
 use crate::api::{self, Answer, Request, Service};
-use crate::server::stopped;
 
 /// How long a client may take to send a request, and to begin another one.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -36,6 +39,7 @@ pub(super) struct Conversation<'a> {
     read: BytesMut,
     /// Answers that leave before the next wait.
     answers: Vec<u8>,
+    wait: Wait,
 }
 
 /// What is left to others.
@@ -56,21 +60,21 @@ enum Next {
 }
 
 impl<'a> Conversation<'a> {
-    pub(super) fn new(connection: Connection, site: &'a Site) -> Self {
+    pub(super) fn new(connection: Connection, site: &'a Site, stop: watch::Receiver<bool>) -> Self {
         let read = BytesMut::with_capacity(FIRST_READ);
-        Self { connection, site, read, answers: Vec::new() }
+        Self { connection, site, read, answers: Vec::new(), wait: Wait::new(stop) }
     }
 
     /// Serves requests until the connection is closed, or another's.
-    pub(super) async fn serve(mut self, mut stop: watch::Receiver<bool>) -> io::Result<Rest> {
+    pub(super) async fn serve(mut self) -> io::Result<Rest> {
         loop {
-            match self.next(&mut stop).await? {
-                Next::Publication(request, body) if *stop.borrow() => {
-                    let answer = self.publication(&request, &body).await;
+            match self.next().await? {
+                Next::Publication(request, body) if self.wait.is_over() => {
+                    let answer = publication(self.site, &request, &body).await;
                     return self.last_answer(&answer).await.map(|()| Rest::Nothing);
                 }
                 Next::Publication(request, body) => {
-                    let answer = self.publication(&request, &body).await;
+                    let answer = publication(self.site, &request, &body).await;
                     self.answer(&answer, "");
                     if self.answers.len() > MAX_ANSWERS {
                         self.flush().await?;
@@ -89,7 +93,7 @@ impl<'a> Conversation<'a> {
 
     /// Reads as far as needed to know what comes next. Answers have left before it waits: a client
     /// may wait for them before it goes on.
-    async fn next(&mut self, stop: &mut watch::Receiver<bool>) -> io::Result<Next> {
+    async fn next(&mut self) -> io::Result<Next> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let next = match classify(&self.read, &self.site.hub_path) {
@@ -105,32 +109,26 @@ impl<'a> Conversation<'a> {
             if let Some(next) = next {
                 return Ok(next);
             }
-            if !self.read_more(deadline, stop).await? {
+            if !self.read_more(deadline).await? {
                 return Ok(Next::Nothing);
             }
         }
     }
 
-    /// Reads until there is a new line, without which nothing can be different; `false` if there
-    /// will be none.
-    async fn read_more(
-        &mut self,
-        deadline: Instant,
-        stop: &mut watch::Receiver<bool>,
-    ) -> io::Result<bool> {
-        let before = self.read.len();
-        self.read.reserve(if before == 0 { FIRST_READ } else { NEXT_READ });
-        let is_idle = before == 0;
-        let read = tokio::time::timeout_at(deadline, self.connection.read_buf(&mut self.read));
-        let result = tokio::select! {
-            biased;
-            result = read => result,
-            () = stopped(stop), if is_idle => return Ok(false),
-        };
-        match result {
-            Ok(count) => Ok(count? > 0),
-            Err(_) if is_idle => Ok(false),
-            Err(_) => {
+    /// Reads something; `false` if there will be nothing.
+    async fn read_more(&mut self, deadline: Instant) -> io::Result<bool> {
+        let is_idle = self.read.is_empty();
+        self.read.reserve(if is_idle { FIRST_READ } else { NEXT_READ });
+        let (read, wait) = (self.connection.read_buf(&mut self.read), &mut self.wait);
+        let mut read = pin!(read);
+        let result = poll_fn(|cx| match read.as_mut().poll(cx) {
+            Poll::Ready(result) => Poll::Ready(Some(result)),
+            Poll::Pending => wait.poll(cx, deadline, is_idle).map(|()| None),
+        });
+        match result.await {
+            Some(count) => Ok(count? > 0),
+            None if is_idle => Ok(false),
+            None => {
                 let late = Answer::text(408, "the request did not arrive in time");
                 self.last_answer(&late).await.map(|()| false)
             }
@@ -143,14 +141,6 @@ impl<'a> Conversation<'a> {
             self.answers.clear();
         }
         Ok(())
-    }
-
-    async fn publication(&self, request: &Request, body: &[u8]) -> Answer {
-        let (service, policy) = (&self.site.service, &self.site.policy);
-        match api::publisher(service, policy, request).await {
-            Ok(principal) => api::publish(service, policy, request, body, &principal).await,
-            Err(refusal) => refusal,
-        }
     }
 
     /// Gives the connection to a shard, or refuses.
@@ -182,6 +172,14 @@ impl<'a> Conversation<'a> {
         let length = answer.body.len();
         out.extend_from_slice(format!("Content-Length: {length}\r\n{framing}\r\n").as_bytes());
         out.extend_from_slice(&answer.body);
+    }
+}
+
+async fn publication(site: &Site, request: &Request, body: &[u8]) -> Answer {
+    let (service, policy) = (&site.service, &site.policy);
+    match api::publisher(service, policy, request).await {
+        Ok(principal) => api::publish(service, policy, request, body, &principal).await,
+        Err(refusal) => refusal,
     }
 }
 

@@ -7,6 +7,7 @@ mod direct;
 mod ops;
 mod prefixed;
 mod routes;
+mod wait;
 
 pub(crate) use self::connection::{Bound, Connection, Site, prepare_tcp};
 pub(crate) use self::direct::write_head;

@@ -35,6 +35,15 @@ impl Figures {
             counter!("mercure_events_delivered_total").absolute(stats.delivered);
             counter!("mercure_gaps_total").absolute(stats.gaps);
             counter!("mercure_stalled_total").absolute(stats.stalled);
+            let memory = stats.memory;
+            let parts = [
+                ("window", memory.window),
+                ("subscribers", memory.subscribers),
+                ("backlogs", memory.backlogs),
+            ];
+            for (part, bytes) in parts {
+                gauge!("mercure_memory_bytes", "part" => part).set(bytes as f64);
+            }
             let away = match state {
                 State::Available => 0.0,
                 State::Away { since, .. } => hub.clock().now().saturating_sub(since).as_secs_f64(),
@@ -60,6 +69,7 @@ fn describe() {
     describe_counter!("mercure_events_delivered_total", "Events handed to subscribers' sockets");
     describe_counter!("mercure_gaps_total", "Streams ended because the log had dropped events");
     describe_counter!("mercure_stalled_total", "Streams ended because their client did not read");
+    describe_gauge!("mercure_memory_bytes", "Memory by what it is for, about");
     describe_gauge!("mercure_transport_available", "1 if the transport's engine answers");
     describe_gauge!("mercure_transport_away_seconds", "How long it has not answered");
     describe_gauge!("mercure_log_events", "Events that the log holds");
