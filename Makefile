@@ -26,7 +26,9 @@ tools: # What the tests drive, installed if need be and allowed
 test-rust: tools ## Run the tests of the hub, and every fuzz target on its seeds
 	cargo test --locked --workspace --quiet
 	cargo build --locked --quiet --package mercure-bench --package mercure-hub
-	target/debug/compare --short --rounds 1 --servers bare,hub
+	target/debug/compare --short --rounds 1 --plot target/compare.svg
+	target/debug/compare engine --subscribers 2000
+	target/debug/compare fleet
 
 test-python: $(HUB) $(VENV)/.tests $(VENV)/peers $(VENV)/oldest tests/clients/node_modules ## Run the tests of the extension, with real servers and Chromium
 	$(BIN)/pytest
@@ -60,7 +62,9 @@ drill: $(HUB) $(VENV)/.tests tools ## Run the long forms of the drills
 
 bench: tools ## Measure the hub beside others, every engine (EVENTS=1000000), and parts of the hub
 	cargo build --locked --release --package mercure-bench --package mercure-hub
-	target/release/compare --json target/compare.json
+	target/release/compare --json target/compare.json --plot target/compare.svg
+	target/release/compare engine
+	target/release/compare fleet
 	cargo bench --locked --package mercure-protocol --bench protocol
 	cargo bench --locked --package mercure-hub --bench tokens
 	cargo bench --locked --package mercure-transports --bench transports

@@ -7,7 +7,9 @@ mod crowd;
 mod dialect;
 mod engine;
 mod event;
+mod fleet;
 mod latency;
+mod plot;
 mod press;
 mod publisher;
 mod report;
@@ -55,7 +57,9 @@ fn command() -> Command {
                 .help("Few subscribers and events: whether it works, not how fast"),
         )
         .arg(Arg::new("json").long("json").value_name("FILE").help("Every figure, to this file"))
+        .arg(Arg::new("plot").long("plot").value_name("FILE").help("Bars (SVG), to this file"))
         .subcommand(Command::new("bare").hide(true).arg(port))
+        .subcommand(fleet_command())
         .subcommand(
             Command::new("engine")
                 .about(
@@ -70,6 +74,19 @@ fn command() -> Command {
         )
 }
 
+fn fleet_command() -> Command {
+    let number = |name: &'static str, default: &'static str, help: &'static str| {
+        Arg::new(name).long(name).default_value(default).value_parser(value_parser!(f64)).help(help)
+    };
+    Command::new("fleet").about("Tells what nodes hold together, by simulation").args([
+        number("cores", "2", "Cores of a node"),
+        number("delivery", "5", "CPU of one delivery, in microseconds"),
+        number("event", "6", "CPU of one event, in microseconds"),
+        number("connection", "4096", "Memory of one connection, in bytes"),
+        number("memory", "4", "Memory of a node for connections, in GiB"),
+    ])
+}
+
 fn main() -> anyhow::Result<()> {
     raise_limit()?;
     let matches = command().get_matches();
@@ -79,6 +96,17 @@ fn main() -> anyhow::Result<()> {
     }
     if let Some(("engine", matches)) = matches.subcommand() {
         return engine::run(*matches.get_one("subscribers").context("has a default")?);
+    }
+    if let Some(("fleet", matches)) = matches.subcommand() {
+        let value = |name| matches.get_one::<f64>(name).copied().context("has a default");
+        fleet::run(fleet::Node {
+            cores: value("cores")?,
+            delivery: value("delivery")?,
+            event: value("event")?,
+            connection: value("connection")?,
+            memory: value("memory")? * f64::from(1 << 30),
+        });
+        return Ok(());
     }
     compare(&matches)
 }
@@ -115,6 +143,9 @@ fn compare(matches: &ArgMatches) -> anyhow::Result<()> {
         }
     }
     println!("{}", report.table(&scenarios));
+    if let Some(path) = matches.get_one::<String>("plot") {
+        std::fs::write(path, plot::plot(&report, &scenarios))?;
+    }
     if let Some(path) = matches.get_one::<String>("json") {
         std::fs::write(path, serde_json::to_string_pretty(&report.json())?)?;
     }

@@ -18,7 +18,7 @@ impl Report {
     }
 
     /// Medians of one server in one scenario.
-    fn medians(&self, scenario: &Scenario, kind: Kind) -> Option<Figures> {
+    pub(crate) fn medians(&self, scenario: &Scenario, kind: Kind) -> Option<Figures> {
         let rounds = self.0.get(&(scenario.name, kind))?;
         let names = rounds.first()?.keys();
         let median = |name| {

@@ -125,14 +125,15 @@ fn token(program: &Path, right: &str) -> anyhow::Result<String> {
     Ok(String::from_utf8(made.stdout)?.trim().to_owned())
 }
 
-/// One worker process: of several, each would pass on to the others.
+/// One worker process: of several, each would pass on to the others. It is told of more connections
+/// than it will have: nginx closes some when it comes near to what it is told.
 fn nchan(port: u16, folder: &TempDir) -> anyhow::Result<Command> {
     let path = folder.path().display();
     let configuration = format!(
         "load_module {MODULES}/{NCHAN};
         daemon off; worker_processes 1; worker_rlimit_nofile 20000;
         pid {path}/pid; error_log {path}/log error;
-        events {{ worker_connections 19990; }}
+        events {{ worker_connections 40000; }}
         http {{
             access_log off; keepalive_requests 100000000; tcp_nodelay on;
             nchan_shared_memory_size 1024M;
