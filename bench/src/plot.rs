@@ -13,7 +13,7 @@ const FIGURES: [(&str, &str); 4] = [
     ("cpu_us_per_connect", "CPU µs per connection"),
     ("bytes_per_subscriber", "bytes per subscriber"),
 ];
-const LEFT: usize = 330;
+const LEFT: usize = 400;
 const WIDTH: usize = 400;
 const BAR: usize = 14;
 
