@@ -1,10 +1,11 @@
 //! Events that everybody gets.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::{Figures, SIZE, of_one_topic};
 use crate::crowd::{Crowd, Manner, Wanted};
-use crate::dialect::{Publication, Query};
+use crate::dialect::{Dialect, Publication, Query};
 use crate::event;
 use crate::publisher::Publisher;
 use crate::servers::Server;
@@ -22,15 +23,15 @@ pub(super) enum Pace {
 
 /// Who gets how much.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Fan {
-    pub(super) subscribers: usize,
+pub(crate) struct Fan {
+    pub(crate) subscribers: usize,
     /// How many of them do not read.
-    pub(super) stalled: usize,
-    pub(super) events: u64,
+    pub(crate) stalled: usize,
+    pub(crate) events: u64,
 }
 
 pub(super) fn run(server: &Server, fan: Fan, pace: Pace) -> anyhow::Result<Figures> {
-    let mut load = Load::new(server, fan)?;
+    let mut load = Load::new(server.address, &server.dialect, fan)?;
     let (cpu, begin) = (server.processes().cpu(), Instant::now());
     load.publish(fan.events, pace)?;
     let (cpu, took) = (server.processes().cpu() - cpu, begin.elapsed());
@@ -47,7 +48,7 @@ pub(super) fn run(server: &Server, fan: Fan, pace: Pace) -> anyhow::Result<Figur
 /// How long deliveries take at half the rate that can be had at most, which is measured first.
 pub(super) fn half(server: &Server, fan: Fan) -> anyhow::Result<Figures> {
     const SECONDS: f64 = 3.0;
-    let mut load = Load::new(server, fan)?;
+    let mut load = Load::new(server.address, &server.dialect, fan)?;
     let begin = Instant::now();
     load.publish(fan.events, Pace::FlatOut)?;
     let interval = begin.elapsed().as_secs_f64() / fan.events as f64 * 2.0;
@@ -65,6 +66,27 @@ pub(super) fn half(server: &Server, fan: Fan) -> anyhow::Result<Figures> {
     Ok(Figures::from([
         ("cpu_us_per_delivery", cpu.as_secs_f64() * 1e6 / deliveries),
         ("deliveries_per_s", load.reading as f64 / interval),
+        ("p50_us", latency.percentile(0.5)),
+        ("p99_us", latency.percentile(0.99)),
+    ]))
+}
+
+/// The same at a server that runs already, whose processes are not known; 0 milliseconds between
+/// events are flat out.
+pub(crate) fn load(
+    address: SocketAddr,
+    dialect: &Dialect,
+    fan: Fan,
+    milliseconds: u64,
+) -> anyhow::Result<Figures> {
+    let mut load = Load::new(address, dialect, fan)?;
+    let begin = Instant::now();
+    let pace = if milliseconds == 0 { Pace::FlatOut } else { Pace::Every(milliseconds) };
+    load.publish(fan.events, pace)?;
+    let took = begin.elapsed();
+    let latency = load.crowd.end()?.latency;
+    Ok(Figures::from([
+        ("deliveries_per_s", (fan.events * load.reading) as f64 / took.as_secs_f64()),
         ("p50_us", latency.percentile(0.5)),
         ("p99_us", latency.percentile(0.99)),
     ]))
@@ -119,12 +141,12 @@ struct Load {
 }
 
 impl Load {
-    fn new(server: &Server, fan: Fan) -> anyhow::Result<Self> {
-        let mut wanted = of_one_topic(server, fan.subscribers, None);
+    fn new(address: SocketAddr, dialect: &Dialect, fan: Fan) -> anyhow::Result<Self> {
+        let mut wanted = of_one_topic(dialect, fan.subscribers, None);
         wanted.iter_mut().take(fan.stalled).for_each(|wanted| wanted.manner = Manner::Never);
         Ok(Self {
-            crowd: Crowd::connect(server.address, wanted)?,
-            publisher: Publisher::connect(server.address, &server.dialect)?,
+            crowd: Crowd::connect(address, wanted)?,
+            publisher: Publisher::connect(address, dialect)?,
             reading: (fan.subscribers - fan.stalled) as u64,
             published: 0,
         })

@@ -7,10 +7,11 @@ mod reading;
 
 use std::collections::BTreeMap;
 
-use self::fan_out::{Fan, Pace};
+use self::fan_out::Pace;
+pub(crate) use self::fan_out::{Fan, load};
 use self::publishing::Own;
 use crate::crowd::{Manner, Wanted};
-use crate::dialect::Query;
+use crate::dialect::{Dialect, Query};
 use crate::servers::{Kind, Server};
 
 /// Bytes of data of an event.
@@ -248,9 +249,9 @@ impl Scenario {
 }
 
 /// A subscriber that gets every event from the first one on.
-fn wanted(server: &Server, query: &Query, cursor: Option<&str>) -> Wanted {
+fn wanted(dialect: &Dialect, query: &Query, cursor: Option<&str>) -> Wanted {
     Wanted {
-        request: server.dialect.subscribe(query, cursor),
+        request: dialect.subscribe(query, cursor),
         manner: Manner::AtOnce,
         first: 1,
         all_but_each: 0,
@@ -258,7 +259,7 @@ fn wanted(server: &Server, query: &Query, cursor: Option<&str>) -> Wanted {
 }
 
 /// So many subscribers of one topic.
-fn of_one_topic(server: &Server, count: usize, cursor: Option<&str>) -> Vec<Wanted> {
+fn of_one_topic(dialect: &Dialect, count: usize, cursor: Option<&str>) -> Vec<Wanted> {
     let query = Query::Topics(vec!["t".to_owned()]);
-    (0..count).map(|_| wanted(server, &query, cursor)).collect()
+    (0..count).map(|_| wanted(dialect, &query, cursor)).collect()
 }

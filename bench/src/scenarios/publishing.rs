@@ -35,7 +35,8 @@ pub(super) fn own_each(
         }
         Own::Pattern => Query::Pattern(format!("https://example.com/users/{number}/:kind")),
     };
-    let subscribers = (0..count).map(|number| wanted(server, &query(number), None)).collect();
+    let subscribers =
+        (0..count).map(|number| wanted(&server.dialect, &query(number), None)).collect();
     let crowd = Crowd::connect(server.address, subscribers)?;
     // Each in its turn, so that all get equally many.
     in_turns(server, crowd, events, 1, |at| (topic(at as usize % count), at / count as u64 + 1))
@@ -51,8 +52,9 @@ pub(super) fn many_topics(
     const TOPICS: u64 = 100;
     let topic = |group: usize, number: u64| format!("https://example.com/groups/{group}/{number}");
     let query = |group| Query::Topics((0..TOPICS).map(|number| topic(group, number)).collect());
-    let subscribers =
-        (0..groups * each).map(|number| wanted(server, &query(number % groups), None)).collect();
+    let subscribers = (0..groups * each)
+        .map(|number| wanted(&server.dialect, &query(number % groups), None))
+        .collect();
     let crowd = Crowd::connect(server.address, subscribers)?;
     in_turns(server, crowd, events, each as u64, |at| {
         let (group, number) = (at as usize % groups, at / groups as u64);
@@ -89,7 +91,8 @@ fn in_turns(
 /// Events that nobody gets, though so many are there.
 pub(super) fn unheard(server: &Server, subscribers: usize, events: u64) -> anyhow::Result<Figures> {
     let query = |number| Query::Topics(vec![format!("https://example.com/users/{number}/news")]);
-    let wanted = (0..subscribers).map(|number| wanted(server, &query(number), None)).collect();
+    let wanted =
+        (0..subscribers).map(|number| wanted(&server.dialect, &query(number), None)).collect();
     let crowd = Crowd::connect(server.address, wanted)?;
     let mut publisher = Publisher::connect(server.address, &server.dialect)?;
     let (processes, begin) = (server.processes(), event::now());

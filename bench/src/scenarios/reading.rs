@@ -12,7 +12,7 @@ use crate::streams::Streams;
 pub(super) fn idle(server: &Server, count: usize) -> anyhow::Result<Figures> {
     let processes = server.processes();
     let (memory, cpu) = (processes.memory(), processes.cpu());
-    let crowd = Crowd::connect(server.address, of_one_topic(server, count, None))?;
+    let crowd = Crowd::connect(server.address, of_one_topic(&server.dialect, count, None))?;
     let cpu = processes.cpu() - cpu;
     let memory = processes.memory().saturating_sub(memory);
     crowd.end()?;
@@ -51,7 +51,8 @@ pub(super) fn replay(server: &Server, events: u64, many: usize) -> anyhow::Resul
     let (processes, idle) = (server.processes(), server.processes().memory());
     let rate = |count: usize| -> anyhow::Result<(f64, u64)> {
         let begin = event::now();
-        let crowd = Crowd::connect(server.address, of_one_topic(server, count, Some("earliest")))?;
+        let crowd =
+            Crowd::connect(server.address, of_one_topic(&server.dialect, count, Some("earliest")))?;
         crowd.received(events * count as u64)?;
         let took = (event::now() - begin) as f64 / 1e9;
         let memory = processes.memory();
@@ -70,13 +71,14 @@ pub(super) fn replay(server: &Server, events: u64, many: usize) -> anyhow::Resul
 pub(super) fn storm(server: &Server, count: usize, missed: u64) -> anyhow::Result<Figures> {
     const BEFORE: u64 = 5;
     let mut publisher = Publisher::connect(server.address, &server.dialect)?;
-    let crowd = Crowd::connect(server.address, of_one_topic(server, count, None))?;
+    let crowd = Crowd::connect(server.address, of_one_topic(&server.dialect, count, None))?;
     fill(&mut publisher, 1, BEFORE)?;
     crowd.received(BEFORE * count as u64)?;
     let last_id = crowd.end()?.last_id;
     fill(&mut publisher, BEFORE + 1, missed)?;
     let query = Query::Topics(vec!["t".to_owned()]);
-    let back = |_| Wanted { first: BEFORE + 1, ..wanted(server, &query, last_id.as_deref()) };
+    let back =
+        |_| Wanted { first: BEFORE + 1, ..wanted(&server.dialect, &query, last_id.as_deref()) };
     let (processes, begin) = (server.processes(), event::now());
     let before = processes.cpu();
     let crowd = Crowd::connect(server.address, (0..count).map(back).collect())?;
