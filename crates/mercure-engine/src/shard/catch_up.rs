@@ -68,9 +68,15 @@ impl Shard {
             self.go_live(slot, after);
             return;
         }
+        // What the shard has read from the transport itself may not be in the window yet.
+        let through = self.cursor.min(self.shared.window.head());
+        if after >= through {
+            self.read_transport(slot, from);
+            return;
+        }
         let mut batch = std::mem::take(&mut self.batch);
-        match self.shared.window.read(after, self.cursor, STRIDE, &mut batch) {
-            Covered::Yes => self.deliver_behind(slot, after, &batch),
+        match self.shared.window.read(after, through, STRIDE, &mut batch) {
+            Covered::Yes => self.deliver_behind(slot, after, &batch, through),
             Covered::No => self.read_transport(slot, from),
         }
         batch.clear();
@@ -111,7 +117,7 @@ impl Shard {
                     From::After(position) => position,
                     From::Oldest => Position::START,
                 };
-                self.deliver_behind(slot, after, &events);
+                self.deliver_behind(slot, after, &events, self.cursor);
             }
             Ok(Batch::Gone) => self.close(slot, CloseReason::Gap),
             Err(error) => {
@@ -121,15 +127,22 @@ impl Shard {
         }
     }
 
-    /// Delivers a stretch of the log that follows `after`, up to the shard's place.
-    fn deliver_behind(&mut self, slot: usize, after: Position, events: &[Arc<Event>]) {
+    /// Delivers a stretch of the log that follows `after`, as far as it is not after `through`; without
+    /// events, there are none up to there.
+    fn deliver_behind(
+        &mut self,
+        slot: usize,
+        after: Position,
+        events: &[Arc<Event>],
+        through: Position,
+    ) {
         let now = self.shared.clock.now();
         let who = self.who(slot);
-        let due = events.partition_point(|event| event.position <= self.cursor);
+        let due = events.partition_point(|event| event.position <= through);
         let reached = if due < events.len() {
-            self.cursor
+            through
         } else {
-            events.last().map_or(self.cursor, |event| event.position)
+            events.last().map_or(through, |event| event.position)
         };
         let subscriber = &mut self.subscribers[slot];
         let hub_url = &self.shared.options.hub_url;
@@ -140,7 +153,12 @@ impl Shard {
             .collect();
         // Where it stands if everything fits; a full backlog moves it back to what did not.
         subscriber.phase = Phase::CatchingUp(From::After(reached.max(after)));
-        match write_all(subscriber, mine.into_iter(), now) {
+        // Who misses nothing of a long log is answered before the rest of it is read.
+        let written = match mine.is_empty() {
+            true => subscriber.release(now).map(|_| 0),
+            false => write_all(subscriber, mine.into_iter(), now),
+        };
+        match written {
             Ok(count) => self.shared.counters.delivered(count),
             Err(_) => {
                 self.close(slot, CloseReason::Disconnected);

@@ -3,8 +3,9 @@
 //!
 //! A wake costs several times what an event without receivers costs otherwise. Nothing can fall in
 //! between: the event is in the window before the index is asked, and a shard files a subscriber
-//! before it looks where the subscriber begins; so either the index knows the subscriber, or the
-//! subscriber begins behind the event.
+//! before it looks where the subscriber begins. So either the index knows the subscriber, or the event
+//! is noted already: then the shard stands behind it or, if it cannot go there yet, looks at everything
+//! up to there.
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -66,6 +67,16 @@ impl Listening {
         let mut progress = self.progress();
         progress.done = cursor;
         cursor.max(if progress.wanted > cursor { progress.clear } else { progress.noted })
+    }
+
+    /// Makes the shard, which stands at `cursor`, look at what was noted before somebody was filed: it
+    /// may be for the one who was filed.
+    pub(super) fn recall(&self, cursor: Position) {
+        let mut progress = self.progress();
+        if progress.noted > cursor {
+            progress.wanted = progress.noted;
+            progress.clear = progress.clear.min(cursor);
+        }
     }
 
     pub(super) fn index(&self) -> RwLockReadGuard<'_, Index> {

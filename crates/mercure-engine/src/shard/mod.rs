@@ -171,6 +171,7 @@ impl Shard {
         drop(index);
         // Only now: what comes from here on is known to be for it.
         self.skip();
+        self.mailbox.listening().recall(self.cursor);
         let subscriber = Subscriber::new(new, self.next_generation, now, self.cursor);
         let subscriber = self.subscribers.vacant_entry().insert(subscriber);
         subscriber.grants = subscriber.grants.take().map(|grants| share(&mut self.grants, grants));
@@ -263,7 +264,7 @@ impl Shard {
                 self.grants.remove(&grants);
             }
         }
-        if reason == CloseReason::Shutdown {
+        if reason != CloseReason::Disconnected {
             // Whoever has just been accepted is answered; if that fails, there is nobody to answer.
             let _ = subscriber.release(self.shared.clock.now());
         }

@@ -13,8 +13,9 @@ pub(super) enum Class {
     Subscription(Request),
     /// A publication that is there as a whole: the lengths of its head and its body.
     Publication { request: Request, head: usize, body: usize },
-    /// Not enough to tell, or a publication whose body has yet to come.
-    Unfinished,
+    /// Not enough to tell, or a publication whose body has yet to come: so many bytes are needed to
+    /// say more.
+    Unfinished { at_least: usize },
     /// Anything else, which the library reads.
     Other,
 }
@@ -23,7 +24,7 @@ pub(super) fn classify(bytes: &[u8], hub_path: &str) -> Class {
     // The library tells HTTP/2 from HTTP/1 without a timeout; it gets what it needs at once.
     const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     if bytes.len() < HTTP2.len() && HTTP2.starts_with(bytes) || !bytes.contains(&b'\n') {
-        return if bytes.len() < MAX_HEAD { Class::Unfinished } else { Class::Other };
+        return unfinished(bytes);
     }
     if !bytes.starts_with(b"GET ") && !bytes.starts_with(b"POST ") {
         return Class::Other;
@@ -32,8 +33,8 @@ pub(super) fn classify(bytes: &[u8], hub_path: &str) -> Class {
     let mut parsed = httparse::Request::new(&mut fields);
     let head = match parsed.parse(bytes) {
         Ok(httparse::Status::Complete(head)) => head,
-        Ok(httparse::Status::Partial) if bytes.len() < MAX_HEAD => return Class::Unfinished,
-        Ok(httparse::Status::Partial) | Err(_) => return Class::Other,
+        Ok(httparse::Status::Partial) => return unfinished(bytes),
+        Err(_) => return Class::Other,
     };
     let target = parsed.path.unwrap_or_default();
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
@@ -57,6 +58,13 @@ pub(super) fn classify(bytes: &[u8], hub_path: &str) -> Class {
     }
 }
 
+fn unfinished(head: &[u8]) -> Class {
+    match head.len() < MAX_HEAD {
+        true => Class::Unfinished { at_least: head.len() + 1 },
+        false => Class::Other,
+    }
+}
+
 /// What is served here keeps its connection, so it must be certain where the next request begins.
 fn publication(bytes: &[u8], request: Request, head: usize, is_new: bool) -> Class {
     let fields = request.headers.all("connection");
@@ -66,7 +74,7 @@ fn publication(bytes: &[u8], request: Request, head: usize, is_new: bool) -> Cla
     }
     match length(&request) {
         Some(body) if body > MAX_BODY => Class::Other,
-        Some(body) if bytes.len() < head + body => Class::Unfinished,
+        Some(body) if bytes.len() < head + body => Class::Unfinished { at_least: head + body },
         Some(body) => Class::Publication { request, head, body },
         None => Class::Other,
     }
@@ -92,7 +100,7 @@ mod tests {
         match classify(bytes.as_bytes(), "/hub") {
             Class::Subscription(_) => "subscription",
             Class::Publication { .. } => "publication",
-            Class::Unfinished => "unfinished",
+            Class::Unfinished { .. } => "unfinished",
             Class::Other => "other",
         }
     }

@@ -19,7 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::classify::{Class, MAX_BODY, MAX_HEAD, classify};
+use super::classify::{Class, classify};
 use super::connection::{Connection, Site};
 use super::wait::Wait;
 use crate::api::{self, Answer, Request, Service};
@@ -101,17 +101,20 @@ impl<'a> Conversation<'a> {
                     let mut message = self.read.split_to(head + body).freeze();
                     return Ok(Next::Publication(request, message.split_off(head)));
                 }
-                Class::Subscription(request) => Some(Next::Subscription(request)),
-                Class::Unfinished if self.read.len() < MAX_HEAD + MAX_BODY => None,
-                Class::Unfinished | Class::Other => Some(Next::Other),
+                Class::Subscription(request) => Next::Subscription(request),
+                Class::Unfinished { at_least } => {
+                    self.flush().await?;
+                    while self.read.len() < at_least {
+                        if !self.read_more(deadline).await? {
+                            return Ok(Next::Nothing);
+                        }
+                    }
+                    continue;
+                }
+                Class::Other => Next::Other,
             };
             self.flush().await?;
-            if let Some(next) = next {
-                return Ok(next);
-            }
-            if !self.read_more(deadline).await? {
-                return Ok(Next::Nothing);
-            }
+            return Ok(next);
         }
     }
 
@@ -123,11 +126,12 @@ impl<'a> Conversation<'a> {
         let mut read = pin!(read);
         let result = poll_fn(|cx| match read.as_mut().poll(cx) {
             Poll::Ready(result) => Poll::Ready(Some(result)),
-            Poll::Pending => wait.poll(cx, deadline, is_idle).map(|()| None),
+            Poll::Pending => wait.poll(cx, deadline).map(|()| None),
         });
         match result.await {
             Some(count) => Ok(count? > 0),
-            None if is_idle => Ok(false),
+            // What has not arrived as a whole would be refused now.
+            None if is_idle || self.wait.is_over() => Ok(false),
             None => {
                 let late = Answer::text(408, "the request did not arrive in time");
                 self.last_answer(&late).await.map(|()| false)

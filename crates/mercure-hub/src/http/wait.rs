@@ -29,19 +29,14 @@ impl Wait {
         *self.stop.borrow()
     }
 
-    /// Ready at the deadline or, if the client is idle, once the hub is stopping.
-    pub(super) fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        deadline: Instant,
-        is_idle: bool,
-    ) -> Poll<()> {
+    /// Ready at the deadline, or once the hub is stopping.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         let timers = self.timers.get_or_insert_with(|| {
             let mut stop = self.stop.clone();
             let stopped = Box::pin(async move { stopped(&mut stop).await });
             Box::pin(Timers { sleep: Box::pin(sleep_until(deadline)), stopped })
         });
-        if is_idle && (*self.stop.borrow() || timers.stopped.as_mut().poll(cx).is_ready()) {
+        if *self.stop.borrow() || timers.stopped.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
         while timers.sleep.as_mut().poll(cx).is_ready() {
