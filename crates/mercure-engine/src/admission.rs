@@ -115,8 +115,9 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.shared.places.give_back(self.client);
+        // Who sees the place given back sees the memory given back.
         self.count(0);
+        self.shared.places.give_back(self.client);
     }
 }
 
