@@ -11,6 +11,7 @@ mod fleet;
 mod latency;
 mod plot;
 mod press;
+mod progress;
 mod publisher;
 mod report;
 mod scenarios;

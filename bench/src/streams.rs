@@ -4,7 +4,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use h2::client::SendRequest;
@@ -13,11 +12,10 @@ use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 
 use crate::event;
+use crate::progress::reach;
 
 /// Streams on one connection: what a server allows.
 const EACH: usize = 1000;
-/// How long nothing may happen while something is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Streams that are open.
 pub(crate) struct Streams {
@@ -55,24 +53,10 @@ impl Streams {
     }
 
     fn wait(&self, goal: u64, progress: impl Fn(&Counts) -> &AtomicU64) -> anyhow::Result<()> {
-        let (mut last, mut still) = (0, Duration::ZERO);
-        loop {
-            let now = progress(&self.counts).load(Ordering::Acquire);
-            let wrong = self.counts.wrong.load(Ordering::Acquire);
-            if wrong > 0 || now > goal {
-                bail!("{wrong} streams have broken; {now} of {goal}");
-            }
-            if now == goal {
-                return Ok(());
-            }
-            let pause = Duration::from_millis(1);
-            still = if now == last { still + pause } else { Duration::ZERO };
-            last = now;
-            if still > PATIENCE {
-                bail!("{now} of {goal}, and nothing more comes");
-            }
-            std::thread::sleep(pause);
-        }
+        reach(goal, || match self.counts.wrong.load(Ordering::Acquire) {
+            0 => Ok(progress(&self.counts).load(Ordering::Acquire)),
+            wrong => bail!("{wrong} streams have broken"),
+        })
     }
 }
 

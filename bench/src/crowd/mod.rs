@@ -8,15 +8,12 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 
 use self::reading::Reading;
 use crate::latency::Latency;
-
-/// How long nothing may happen while something is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::progress::reach;
 
 /// Subscribers that are connected.
 #[derive(Debug)]
@@ -96,28 +93,13 @@ impl Crowd {
     }
 
     fn wait(&self, progress: impl Fn(&Shared) -> u64, goal: u64) -> anyhow::Result<()> {
-        let (mut last, mut still) = (0, Duration::ZERO);
-        loop {
+        reach(goal, || {
             let wrong = self.shared.wrong.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(wrong) = &*wrong {
-                bail!("{wrong}");
+            match &*wrong {
+                Some(wrong) => bail!("{wrong}"),
+                None => Ok(progress(&self.shared)),
             }
-            drop(wrong);
-            let now = progress(&self.shared);
-            if now > goal {
-                bail!("{now} events arrived, which is more than {goal}");
-            }
-            if now == goal {
-                return Ok(());
-            }
-            let pause = Duration::from_micros(200);
-            still = if now == last { still + pause } else { Duration::ZERO };
-            last = now;
-            if still > PATIENCE {
-                bail!("{now} of {goal}, and nothing more comes");
-            }
-            std::thread::sleep(pause);
-        }
+        })
     }
 
     /// Ends all, and tells what they have seen.
