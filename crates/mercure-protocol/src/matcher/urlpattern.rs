@@ -47,7 +47,8 @@ impl UrlPattern {
     pub(super) fn parse(pattern: &str, hub: &HubUrl) -> Result<Self, Error> {
         // Even to read one that is too complex takes long.
         if pattern.bytes().filter(|sign| b"*:({".contains(sign)).count() > MOST_GROUPS {
-            return Err(Error::invalid("topic matcher", "has more than 100 wildcards and groups"));
+            let reason = format!("has more than {MOST_GROUPS} wildcards and groups");
+            return Err(Error::invalid("topic matcher", reason));
         }
         let malformed = || Error::invalid("topic matcher", "is not a well-formed URL pattern");
         // The library unwraps here and there; whatever a client makes of that is its own error.
