@@ -459,6 +459,25 @@ def test_a_fork_beside_a_spool_in_use(tmp_path):
     assert count == 8 * 20, "everything that was acknowledged is there"
 
 
+def test_nothing_is_left_to_import_for_the_first_publish():
+    """A fork beside a first publish would leave the child with a half imported module."""
+    script = textwrap.dedent(
+        f"""
+        import sys
+        from flask_mercure_sse import Publisher
+        publisher = Publisher("http://127.0.0.1:{closed_port()}/", "t", on_failure="log")
+        before = set(sys.modules)
+        publisher.publish("t", "x", wait=0.1)
+        print(*sorted(set(sys.modules) - before))
+        """
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "python")}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=env, timeout=90, check=True, capture_output=True
+    )
+    assert done.stdout.decode().split() == []
+
+
 def test_an_unknown_policy_is_told(publish):
     with hub() as running, pytest.raises(ConfigurationError, match="rasie"):
         publish(running.url)("x", on_failure="rasie")

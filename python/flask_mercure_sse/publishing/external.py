@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# Needed by every look-up of a host, and imported by the first one otherwise: a process that
+# forks meanwhile has a child in which the encoding stays half imported and no host is found.
+import encodings.idna  # noqa: F401
 import os
 from collections.abc import Callable
 
