@@ -19,9 +19,12 @@ mod servers;
 mod streams;
 mod usage;
 
+use std::fs::File;
+use std::io::Write as _;
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
+use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -35,7 +38,11 @@ fn command() -> Command {
         .about("Measures our hub beside a bare loop and nginx with Nchan, in turns")
         .args_conflicts_with_subcommands(true)
         .arg(
-            Arg::new("rounds").long("rounds").default_value("5").value_parser(value_parser!(usize)),
+            Arg::new("rounds")
+                .long("rounds")
+                .default_value("5")
+                .value_parser(value_parser!(u64).range(1..))
+                .help("How often each is measured; the medians are told"),
         )
         .arg(
             Arg::new("only")
@@ -43,6 +50,9 @@ fn command() -> Command {
                 .value_name("SCENARIO")
                 .action(ArgAction::Append)
                 .value_delimiter(',')
+                .value_parser(PossibleValuesParser::new(
+                    scenarios::all(true).iter().map(|s| s.name),
+                ))
                 .help("Only these scenarios"),
         )
         .arg(
@@ -50,6 +60,7 @@ fn command() -> Command {
                 .long("servers")
                 .value_delimiter(',')
                 .default_value("bare,hub,nchan")
+                .value_parser(PossibleValuesParser::new(Kind::ALL.map(Kind::name)))
                 .help("Only these servers"),
         )
         .arg(
@@ -72,7 +83,7 @@ fn command() -> Command {
                     Arg::new("subscribers")
                         .long("subscribers")
                         .default_value("1000000")
-                        .value_parser(value_parser!(usize)),
+                        .value_parser(value_parser!(u64).range(engine::FEWEST..)),
                 ),
         )
 }
@@ -94,9 +105,11 @@ fn load_command() -> Command {
                 .help("Path of the hub"),
             Arg::new("token")
                 .long("token")
-                .help("May publish to the topic t; better in the environment, as MERCURE_JWT"),
-            number("subscribers", "1000", "Subscribers of the topic t"),
-            number("events", "1000", "Events"),
+                .help("May publish to the topic t, whose subscribers need none; better in the environment, as \
+                     MERCURE_JWT"),
+            number("subscribers", "1000", "Subscribers of the topic t")
+                .value_parser(value_parser!(u64).range(1..=19_000)),
+            number("events", "1000", "Events").value_parser(value_parser!(u64).range(1..)),
             number("interval", "10", "Milliseconds between events; 0 for as fast as possible"),
         ],
     )
@@ -119,7 +132,7 @@ fn load(matches: &ArgMatches) -> anyhow::Result<()> {
 
 fn fleet_command() -> Command {
     let number = |name: &'static str, default: &'static str, help: &'static str| {
-        Arg::new(name).long(name).default_value(default).value_parser(value_parser!(f64)).help(help)
+        Arg::new(name).long(name).default_value(default).value_parser(positive).help(help)
     };
     Command::new("fleet").about("Tells what nodes hold together, by simulation").args([
         number("cores", "2", "Cores of a node"),
@@ -130,6 +143,12 @@ fn fleet_command() -> Command {
     ])
 }
 
+fn positive(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().map_err(|error| error.to_string())?;
+    let is_possible = number.is_finite() && number > 0.0;
+    is_possible.then_some(number).ok_or_else(|| "must be a number above 0".to_owned())
+}
+
 fn main() -> anyhow::Result<()> {
     raise_limit()?;
     let matches = command().get_matches();
@@ -138,7 +157,8 @@ fn main() -> anyhow::Result<()> {
         return bare::serve(SocketAddr::from(([127, 0, 0, 1], port)));
     }
     if let Some(("engine", matches)) = matches.subcommand() {
-        return engine::run(*matches.get_one("subscribers").context("has a default")?);
+        let subscribers = *matches.get_one::<u64>("subscribers").context("has a default")?;
+        return engine::run(usize::try_from(subscribers)?);
     }
     if let Some(("load", matches)) = matches.subcommand() {
         return load(matches);
@@ -165,7 +185,10 @@ fn raise_limit() -> anyhow::Result<()> {
 }
 
 fn compare(matches: &ArgMatches) -> anyhow::Result<()> {
-    let rounds = *matches.get_one::<usize>("rounds").context("has a default")?;
+    let rounds = *matches.get_one::<u64>("rounds").context("has a default")?;
+    // Said before the work, not after it.
+    let file = |name| matches.get_one::<String>(name).map(|path| create(path)).transpose();
+    let (plot, json) = (file("plot")?, file("json")?);
     let only: Vec<_> = matches.get_many::<String>("only").into_iter().flatten().collect();
     let servers: Vec<_> = matches.get_many::<String>("servers").into_iter().flatten().collect();
     let mut scenarios = scenarios::all(matches.get_flag("short"));
@@ -189,11 +212,15 @@ fn compare(matches: &ArgMatches) -> anyhow::Result<()> {
         }
     }
     println!("{}", report.table(&scenarios));
-    if let Some(path) = matches.get_one::<String>("plot") {
-        std::fs::write(path, plot::plot(&report, &scenarios))?;
+    if let Some(mut file) = json {
+        file.write_all(serde_json::to_string_pretty(&report.json())?.as_bytes())?;
     }
-    if let Some(path) = matches.get_one::<String>("json") {
-        std::fs::write(path, serde_json::to_string_pretty(&report.json())?)?;
+    if let Some(mut file) = plot {
+        file.write_all(plot::plot(&report, &scenarios).as_bytes())?;
     }
     Ok(())
+}
+
+fn create(path: &str) -> anyhow::Result<File> {
+    File::create(path).with_context(|| format!("{path} cannot be written"))
 }

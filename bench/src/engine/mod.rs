@@ -18,6 +18,8 @@ use crate::usage::Processes;
 
 /// Who gets what is for one.
 const RECEIVER: usize = 7;
+/// Subscribers that there must be for it.
+pub(crate) const FEWEST: u64 = RECEIVER as u64 + 1;
 /// Publications that an average is taken of.
 const PUBLICATIONS: u32 = 200_000;
 
