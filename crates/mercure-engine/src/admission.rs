@@ -1,7 +1,7 @@
 //! Who may connect: a place for each subscriber, counted in total and per client.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mercure_protocol::ClientId;
@@ -12,6 +12,8 @@ use crate::hub::{Hub, Shared};
 #[derive(Debug, Default)]
 pub(crate) struct Places {
     total: AtomicUsize,
+    /// Nobody is admitted any more.
+    closed: AtomicBool,
     by_client: Mutex<HashMap<ClientId, usize>>,
 }
 
@@ -28,6 +30,9 @@ pub enum AttachError {
     /// Too many have come and gone for the log to keep up with telling it.
     #[error("the hub is busy telling who has subscribed")]
     Busy,
+    /// The hub is stopping.
+    #[error("the hub is stopping")]
+    Stopping,
 }
 
 /// A place for one subscriber, held as long as it is connected.
@@ -44,6 +49,10 @@ impl Places {
         self.total.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
     fn clients(&self) -> MutexGuard<'_, HashMap<ClientId, usize>> {
         self.by_client.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -54,6 +63,9 @@ impl Places {
         max: usize,
         max_each: usize,
     ) -> Result<(), AttachError> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(AttachError::Stopping);
+        }
         let one_more = |count: usize| (count < max).then_some(count + 1);
         self.total
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)

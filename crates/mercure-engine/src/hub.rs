@@ -1,6 +1,6 @@
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -84,13 +84,13 @@ impl Options {
 #[derive(Debug)]
 pub struct Hub {
     pub(crate) shared: Arc<Shared>,
-    shards: Vec<Notify>,
-    threads: Mutex<Vec<JoinHandle<Vec<Departing>>>>,
-    presence: Option<Arc<Presence>>,
-    teller: Mutex<Option<tokio::task::JoinHandle<()>>>,
+    pub(crate) shards: Vec<Notify>,
+    pub(crate) threads: Mutex<Vec<JoinHandle<Vec<Departing>>>>,
+    pub(crate) presence: Option<Arc<Presence>>,
+    pub(crate) teller: Mutex<Option<tokio::task::JoinHandle<()>>>,
     next_shard: AtomicUsize,
     /// Whether updates are accepted; held for reading while one is.
-    open: RwLock<bool>,
+    pub(crate) open: RwLock<bool>,
 }
 
 /// What the shards and the hub have in common.
@@ -325,48 +325,10 @@ impl Hub {
         &self.shared.options.hub_url
     }
 
-    /// Accepts no more updates. What was acknowledged before this returns is in the log, and leaves
-    /// for the subscribers before [`Hub::shutdown`] ends their streams.
-    pub async fn refuse_updates(&self) {
-        *self.open.write().await = false;
-    }
-
-    /// Tells the log that the subscriptions have ended, after [`Hub::shutdown`]; gives up after a
-    /// while.
-    pub async fn say_goodbye(&self) {
-        let teller = self.teller.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let (Some(presence), Some(teller)) = (&self.presence, teller) else { return };
-        presence.close();
-        if tokio::time::timeout(GOODBYE, teller).await.is_err() {
-            tracing::warn!("not every end of a subscription could be told");
-        }
-    }
-
-    /// Ends every stream in the orderly way and stops the shards. Returns when they have ended.
-    pub fn shutdown(&self) {
-        self.end(End::Close);
-    }
-
-    pub(crate) fn end(&self, end: End) -> Vec<Departing> {
-        self.shards.iter().for_each(|shard| shard.end(end));
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut departing = Vec::new();
-        for thread in threads.drain(..) {
-            match thread.join() {
-                Ok(subscribers) => departing.extend(subscribers),
-                Err(_) => tracing::error!("a shard ended by a panic"),
-            }
-        }
-        departing
-    }
-
     pub(crate) fn presence(&self) -> Option<&Arc<Presence>> {
         self.presence.as_ref()
     }
 }
-
-/// How long the log may take to learn that subscriptions have ended.
-const GOODBYE: Duration = Duration::from_secs(5);
 
 impl Drop for Hub {
     fn drop(&mut self) {

@@ -13,6 +13,7 @@ mod admission;
 mod backlog;
 mod clock;
 mod departure;
+mod ending;
 mod event;
 mod follower;
 mod hub;

@@ -146,3 +146,49 @@ async fn old_events_expire_by_age_count_and_bytes() {
     let first = number_of(&Stream::from(&hub, &["t"], From::Oldest).data().expect("event"));
     assert!((FLOOD - 10..FLOOD).contains(&first), "{first}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_are_drained_end_one_by_one_and_miss_nothing_until_then() {
+    let hub = simple().await;
+    let streams: Vec<_> = (0..100).map(|_| Stream::live(&hub, &["t"])).collect();
+    let clock = Clock::system();
+    let begin = clock.now();
+    let readers: Vec<_> = streams
+        .into_iter()
+        .map(|mut stream| {
+            let clock = clock.clone();
+            std::thread::spawn(move || {
+                let (mut seen, mut text) = (0, String::new());
+                while let Some(block) = stream.block() {
+                    match block.strip_prefix("retry: ") {
+                        Some(retry) => text = retry.to_owned(),
+                        None => seen += usize::from(block.contains("data: ")),
+                    }
+                }
+                (clock.now().saturating_sub(begin), seen, text)
+            })
+        })
+        .collect();
+    let window = Duration::from_secs(2);
+    let draining = hub.drain(window, Duration::from_secs(4));
+    let publishing = async {
+        hub.publish(&update("t", "while it drains")).await.expect("it is still open");
+        assert_eq!(hub.admit(None).err(), Some(AttachError::Stopping));
+    };
+    tokio::join!(draining, publishing);
+    assert_eq!(hub.stats().subscribers, 0);
+    let (mut moments, mut retries) = (Vec::new(), std::collections::HashSet::new());
+    for reader in readers {
+        let (moment, seen, retry) = reader.join().expect("a reader");
+        // One that ended at once may have missed it; it has its cursor.
+        assert!(seen <= 1);
+        let retry: u64 = retry.parse().expect("it is told when to come back");
+        assert!((2000..=6000).contains(&retry));
+        retries.insert(retry);
+        moments.push(moment);
+    }
+    moments.sort();
+    let spread = moments[95].saturating_sub(moments[5]);
+    assert!(spread > window / 2, "{spread:?}");
+    assert!(retries.len() > 50, "not all at the same moment");
+}

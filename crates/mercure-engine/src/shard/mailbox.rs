@@ -4,6 +4,7 @@
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::SlotRef;
 use super::listening::Listening;
@@ -28,6 +29,7 @@ pub(super) struct Incoming {
     pub(super) attach: Vec<NewSubscriber>,
     pub(super) ready: Vec<SlotRef>,
     pub(super) reads: Vec<(ReadFor, Result<Batch, TransportError>)>,
+    pub(super) drain: Option<Drain>,
     pub(super) end: Option<End>,
     /// The shard has ended; what arrives now is dropped.
     stopped: bool,
@@ -40,6 +42,15 @@ pub(crate) enum End {
     Close,
     /// What can leave the process is given away with its place in the log.
     Depart,
+}
+
+/// How streams end one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Drain {
+    /// Over which time.
+    pub(crate) window: Duration,
+    /// When their clients are told to come back, before jitter; zero to tell them nothing.
+    pub(crate) retry: Duration,
 }
 
 /// Who asked the transport.
@@ -91,6 +102,10 @@ impl Notify {
 
     pub(crate) fn ready(&self, who: SlotRef) {
         self.leave(|incoming| incoming.ready.push(who));
+    }
+
+    pub(crate) fn drain(&self, drain: Drain) {
+        self.leave(|incoming| incoming.drain = Some(drain));
     }
 
     pub(crate) fn end(&self, end: End) {

@@ -6,6 +6,7 @@
 mod catch_up;
 mod depart;
 mod dispatch;
+mod drain;
 mod listening;
 mod mailbox;
 mod wheel;
@@ -20,7 +21,7 @@ use mercure_protocol::{Grants, HEARTBEAT};
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
-pub(crate) use self::mailbox::{End, Mailbox, Notify};
+pub(crate) use self::mailbox::{Drain, End, Mailbox, Notify};
 use self::mailbox::{Incoming, ReadFor};
 use self::wheel::{TICK, Wheel};
 use crate::departure::Departing;
@@ -59,6 +60,8 @@ pub(crate) struct Shard {
     reads: usize,
     waiting_to_read: VecDeque<SlotRef>,
     wheel: Wheel,
+    /// Streams are ending one by one.
+    draining: Option<Drain>,
     next_generation: u32,
     batch: Vec<Arc<Event>>,
     deliveries: dispatch::Deliveries,
@@ -82,6 +85,7 @@ impl Shard {
             reads: 0,
             waiting_to_read: VecDeque::new(),
             wheel,
+            draining: None,
             next_generation: 0,
             batch: Vec::new(),
             deliveries: dispatch::Deliveries::default(),
@@ -144,6 +148,9 @@ impl Shard {
                 ReadFor::Shard => self.on_shard_read(result),
                 ReadFor::Subscriber(who) => self.on_read(who, result),
             }
+        }
+        if let Some(drain) = incoming.drain {
+            self.drain(drain);
         }
     }
 
@@ -232,6 +239,7 @@ impl Shard {
             let subscriber = &mut self.subscribers[slot];
             match self.shared.overdue(subscriber, now) {
                 Overdue::Close(reason) => {
+                    self.say_when_to_return(slot);
                     self.close(slot, reason);
                     continue;
                 }

@@ -57,6 +57,19 @@ impl Process {
         }
     }
 
+    /// Waits for an end that it was asked for; `false` if it takes longer than this.
+    #[must_use]
+    pub fn ends_within(&mut self, patience: Duration) -> bool {
+        for _ in 0..patience.as_millis() / 20 {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return true;
+            }
+            #[expect(clippy::disallowed_methods, reason = "there is nothing else to wait for")]
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        false
+    }
+
     /// Waits until a port of it accepts connections.
     pub fn wait_for(&mut self, port: u16) {
         assert!(self.listens(port), "the server on port {port} has ended, or does not listen");
