@@ -44,6 +44,7 @@ SNIPPETS = {
     "docs/production/nats.md": ["conf", "sh"],
     "docs/production/postgresql.md": ["sql", "sh"],
     "docs/production/redis.md": ["sh", "conf"],
+    "docs/production/serving.md": ["toml", "toml", "toml"],
     "docs/production/sqlite.md": ["sh"],
     "docs/hub.md": ["toml", "sh", "sh", "sh", "sh", "toml", "sh", "sh"],
 }
@@ -206,6 +207,23 @@ def test_the_hubs_guide(tmp_path):
     (tmp_path / "issuers.toml").write_text(block("docs/hub.md", 5))
     said = run("mercure-hub check-config --config issuers.toml", env)
     assert "fetched from https://login.example.com/jwks.json" in said
+    certificate, key = certify(tmp_path)
+    for number, word in enumerate(["certificate from", "certificate for hub.example.com", "no"]):
+        text = block("docs/production/serving.md", number)
+        text = text.replace("/etc/mercure/cert.pem", certificate)
+        text = text.replace("/etc/mercure/key.pem", key)
+        (tmp_path / "serving.toml").write_text(text)
+        said = run("mercure-hub check-config --config serving.toml", env)
+        assert re.search(f"^TLS +{word}", said, re.MULTILINE), said
+
+
+def certify(folder: Path) -> tuple[str, str]:
+    """A certificate and its key, in files."""
+    certificate, key = str(folder / "cert.pem"), str(folder / "key.pem")
+    subject = ["-subj", "/CN=localhost", "-days", "2", "-nodes"]
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-out", certificate, "-keyout", key]
+    subprocess.run([*made, *subject], check=True, capture_output=True)
+    return certificate, key
 
 
 #: A row of docs/conformance.md: level, requirement, proof.

@@ -45,7 +45,7 @@ fn presented(topics: usize, pattern: bool, memory: bool) -> (Policy, Request) {
     let key = SigningKey::parse(KEY, "HS256").expect("key");
     let token = key.sign("at+jwt", &claims).expect("token");
     let mut request = Request::default();
-    request.headers.push("authorization", format!("Bearer {token}"));
+    request.headers.push("authorization", format!("Bearer {token}").as_bytes());
     (policy, request)
 }
 

@@ -9,8 +9,11 @@ pub mod auth;
 pub mod bus;
 pub mod config;
 mod http;
+mod listeners;
 pub mod logging;
 mod ops;
 mod server;
+pub mod tls;
 
-pub use server::{Listeners, serve};
+pub use listeners::Listeners;
+pub use server::{Server, serve};

@@ -1,5 +1,6 @@
 //! Log lines: to standard error, as text or JSON. No secret, token or payload is ever logged.
 
+use std::fmt;
 use std::io::{self, IsTerminal as _, Write};
 
 use tokio::sync::broadcast;
@@ -12,8 +13,25 @@ const BACKLOG: usize = 256;
 /// Lines of the log, as they are written, for whoever listens.
 pub type Lines = broadcast::Sender<String>;
 
+/// Changes which lines are written.
+pub struct LevelHandle(Box<dyn Fn(&str) + Send + Sync>);
+
+impl LevelHandle {
+    /// Writes lines of this level and the graver ones.
+    pub fn set(&self, level: &str) {
+        (self.0)(level);
+    }
+}
+
+impl fmt::Debug for LevelHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LevelHandle").finish_non_exhaustive()
+    }
+}
+
 /// Starts logging.
-pub fn init(json: bool, level: &str) {
+#[must_use]
+pub fn init(json: bool, level: &str) -> LevelHandle {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(level))
         .with_ansi(io::stderr().is_terminal())
@@ -21,7 +39,17 @@ pub fn init(json: bool, level: &str) {
         .log_internal_errors(false)
         .with_writer(io::stderr);
     // A second subscriber in one process (tests) is not an error worth ending for.
-    let _ = if json { builder.json().try_init() } else { builder.with_target(false).try_init() };
+    if json {
+        let builder = builder.json().with_filter_reloading();
+        let handle = builder.reload_handle();
+        let _ = builder.try_init();
+        LevelHandle(Box::new(move |level| drop(handle.reload(filter(level)))))
+    } else {
+        let builder = builder.with_target(false).with_filter_reloading();
+        let handle = builder.reload_handle();
+        let _ = builder.try_init();
+        LevelHandle(Box::new(move |level| drop(handle.reload(filter(level)))))
+    }
 }
 
 /// Starts logging to standard error and to whoever subscribes to the lines.

@@ -1,156 +1,171 @@
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::Router;
 use mercure_engine::{Clock, Hub, Options};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::api::Service;
-use crate::config::{Config, Listen};
-use crate::http::{self, Bound, Connection, Site};
+use crate::config::Config;
+use crate::http::{self, Bound, Connection, Site, Terms};
+use crate::listeners::{Listeners, Public};
 use crate::ops::Ops;
+use crate::tls::Tls;
 
 /// How long requests under way may take once the hub is stopping.
 const DRAIN: Duration = Duration::from_secs(10);
-
-/// Bound listeners: from here on, clients can connect.
-#[derive(Debug)]
-pub struct Listeners {
-    public: Vec<Bound>,
-    ops: Option<Bound>,
-}
-
-impl Listeners {
-    /// Binds everything that the configuration names.
-    ///
-    /// # Errors
-    /// If one address cannot be bound, naming it and what can be done.
-    pub async fn bind(config: &Config) -> anyhow::Result<Self> {
-        let mut public = Vec::new();
-        for listen in &config.listen {
-            public.push(bind(listen, "--listen").await?);
-            warn_of_plain_http(listen);
-        }
-        let ops = match &config.ops_listen {
-            None => None,
-            Some(listen) => match bind(listen, "--ops-listen").await {
-                Ok(bound) => Some(bound),
-                Err(error) if config.ops_is_chosen => return Err(error),
-                // Another hub on this machine has it, most likely.
-                Err(error) => {
-                    tracing::warn!("/live, /ready and /metrics are not served: {error}");
-                    None
-                }
-            },
-        };
-        Ok(Self { public, ops })
-    }
-
-    /// The addresses, as a client would write them; of a Unix socket, its path.
-    #[must_use]
-    pub fn addresses(&self) -> Vec<String> {
-        let name = |bound: &Bound| match bound {
-            Bound::Tcp(listener) => {
-                listener.local_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string())
-            }
-            Bound::Unix(_, file) => format!("unix:{}", file.path().display()),
-        };
-        self.public.iter().map(name).collect()
-    }
-}
-
-async fn bind(listen: &Listen, flag: &str) -> anyhow::Result<Bound> {
-    let result = match listen {
-        Listen::Tcp(address) => TcpListener::bind(address).await.map(Bound::Tcp),
-        Listen::Unix(path) => Bound::unix(path, 0o660),
-    };
-    result.map_err(|error| explain(listen, &error, flag))
-}
-
-/// Tokens must travel encrypted (section "Presenting the Access Token").
-fn warn_of_plain_http(listen: &Listen) {
-    let Listen::Tcp(address) = listen else { return };
-    let host = address.rsplit_once(':').map_or("", |(host, _)| host);
-    let host = host.trim_matches(['[', ']']);
-    let is_local = host == "localhost"
-        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-    if !is_local {
-        tracing::warn!(
-            address,
-            "plain HTTP is served beyond this machine: tokens must travel over HTTPS, so put a \
-             proxy that speaks TLS in front"
-        );
-    }
-}
-
-fn explain(listen: &Listen, error: &io::Error, flag: &str) -> anyhow::Error {
-    let advice = match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            format!("another program listens there; stop it or choose another address with {flag}")
-        }
-        io::ErrorKind::PermissionDenied => {
-            format!("this user may not listen there; choose another {flag}")
-        }
-        io::ErrorKind::AddrNotAvailable => {
-            format!("this machine has no such address; check {flag}")
-        }
-        io::ErrorKind::NotFound => {
-            "its directory does not exist; create it or choose another path".to_owned()
-        }
-        _ => format!("check {flag}"),
-    };
-    anyhow::anyhow!("cannot listen on {listen}: {error}: {advice}")
-}
 
 /// Runs a hub until `shutdown` completes, then ends its streams and finishes its requests.
 ///
 /// # Errors
 /// If the transport or a shard cannot be set up.
 pub async fn serve(
-    config: &Config,
+    config: Config,
     listeners: Listeners,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let service = Arc::new(service(config).await?);
-    let site = Arc::new(Site {
-        service: Arc::clone(&service),
-        policy: config.policy.clone(),
-        hub_path: config.hub_path.clone(),
-        write_timeout: config.write_timeout,
-    });
-    let router = http::public(Arc::clone(&site));
-    // Held until the end: they stop when dropped.
-    let _fresh_keys = site.policy.trust.keep_fresh(service.hub.clock());
-    let (stop, stopping) = watch::channel(false);
-    let mut accepting = JoinSet::new();
-    let ops = listeners.ops.map(|bound| {
-        let router = http::ops(Arc::new(Ops::new(Arc::clone(&service.hub))));
-        let stopping = stopping.clone();
-        accept_all(bound, Watch::No, stopping.clone(), move |connection| {
-            connection.serve_library(router.clone(), stopping.clone())
-        })
-    });
-    // Answers until everything else has ended.
-    let _ops = ops.map(|ops| AbortOnDrop(tokio::spawn(ops)));
-    for bound in listeners.public {
-        let (site, router, stopping) = (Arc::clone(&site), router.clone(), stopping.clone());
-        accepting.spawn(accept_all(bound, Watch::No, stopping.clone(), move |connection| {
-            let (site, router, stopping) = (Arc::clone(&site), router.clone(), stopping.clone());
-            async move { site.serve(connection, router, stopping).await }
-        }));
-    }
+    let server = Server::start(config, listeners).await?;
     shutdown.await;
-    tracing::info!("stopping: streams end, requests under way are finished");
-    stop.send_replace(true);
-    let connections = stop_accepting(accepting).await;
-    finish(&service.hub, connections).await
+    server.stop(std::future::pending()).await
+}
+
+/// A running hub.
+#[derive(Debug)]
+pub struct Server {
+    config: Config,
+    site: Arc<Site>,
+    hub: Arc<Hub>,
+    ops: Arc<Ops>,
+    /// Tells listeners to close, and then connections to end.
+    close: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
+    accepting: JoinSet<Stopped>,
+    /// Answers until everything else has ended.
+    _ops: Option<AbortOnDrop<Stopped>>,
+    fresh_keys: JoinSet<()>,
+}
+
+impl Server {
+    /// Begins to serve.
+    ///
+    /// # Errors
+    /// If the transport, a shard or TLS cannot be set up.
+    pub async fn start(config: Config, listeners: Listeners) -> anyhow::Result<Self> {
+        let tls = config.certificates.as_ref().map(Tls::start).transpose()?;
+        let hub = start_hub(&config).await?;
+        let terms = terms(&config, Arc::clone(&hub));
+        let fresh_keys = terms.policy.trust.keep_fresh(hub.clock());
+        let (path, patience) = (config.hub_path.clone(), config.write_timeout);
+        let site = Arc::new(Site::new(terms, path, patience, tls));
+        let ops = Arc::new(Ops::new(Arc::clone(&hub)));
+        let (close, stop) = (watch::Sender::new(false), watch::Sender::new(false));
+        let router = http::ops(Arc::clone(&ops));
+        let until = stop.subscribe();
+        let serve_ops = listeners.ops.map(|bound| plain(bound, router, until.clone(), until));
+        let mut server = Self {
+            _ops: serve_ops.map(|serving| AbortOnDrop(tokio::spawn(serving))),
+            accepting: JoinSet::new(),
+            config,
+            site,
+            hub,
+            ops,
+            close,
+            stop,
+            fresh_keys,
+        };
+        server.accept(listeners.public, listeners.redirect);
+        Ok(server)
+    }
+
+    fn accept(&mut self, public: Vec<Public>, redirect: Vec<Bound>) {
+        let router = http::public(Arc::clone(&self.site));
+        for Public { bound, is_secure } in public {
+            let (site, router, stop) =
+                (Arc::clone(&self.site), router.clone(), self.stop.subscribe());
+            let serve = move |connection| {
+                let (site, router, stop) = (Arc::clone(&site), router.clone(), stop.clone());
+                async move {
+                    match is_secure {
+                        true => site.serve_secure(connection, router, stop).await,
+                        false => site.serve(connection, router, stop).await,
+                    }
+                }
+            };
+            self.accepting.spawn(accept_all(bound, Watch::No, self.close.subscribe(), serve));
+        }
+        for bound in redirect {
+            let router = http::redirect(Arc::clone(&self.site));
+            let (close, stop) = (self.close.subscribe(), self.stop.subscribe());
+            self.accepting.spawn(plain(bound, router, close, stop));
+        }
+    }
+
+    /// Serves by another configuration from now on, as far as a running hub can; streams go on as
+    /// they are. Returns the settings that take effect after a restart only.
+    ///
+    /// # Errors
+    /// If the certificate files are no good; then nothing changes.
+    pub fn reload(&mut self, mut config: Config) -> Result<Vec<&'static str>, String> {
+        if let Some(tls) = &self.site.tls {
+            tls.reload()?;
+        }
+        let (_, later) = self.config.changes(&config);
+        // Its URL follows from where it listens.
+        config.hub_url = self.config.hub_url.clone();
+        let terms = terms(&config, Arc::clone(&self.hub));
+        self.fresh_keys = terms.policy.trust.keep_fresh(self.hub.clock());
+        self.site.change(terms);
+        // What waits for a restart is still what the next change is measured against.
+        config.keep(&self.config, &later);
+        self.config = config;
+        Ok(later)
+    }
+
+    /// Stops in the orderly way: says so at `/ready`, accepts no more connections, ends the streams
+    /// one by one and then everything else. `hurry` cuts waiting short when it completes.
+    ///
+    /// # Errors
+    /// If a stream could not be ended.
+    pub async fn stop(self, hurry: impl Future<Output = ()>) -> anyhow::Result<()> {
+        self.ops.stop();
+        let (drain, retry) = (self.config.drain, self.config.retry);
+        let pace = async {
+            if !drain.is_zero() {
+                tracing::info!("stopping: streams end one by one within {drain:?}");
+                tokio::time::sleep(self.config.drain_delay).await;
+                self.close.send_replace(true);
+                self.hub.drain(drain, retry).await;
+            }
+        };
+        tokio::select! {
+            () = pace => {}
+            () = hurry => {}
+        }
+        tracing::info!("stopping: streams end, requests under way are finished");
+        self.close.send_replace(true);
+        let connections = stop_accepting(self.accepting).await;
+        self.stop.send_replace(true);
+        finish(&self.hub, connections).await
+    }
+}
+
+/// Accepts connections that the library serves alone.
+fn plain(
+    bound: Bound,
+    router: Router,
+    close: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
+) -> impl Future<Output = Stopped> + Send {
+    accept_all(bound, Watch::No, close, move |connection| {
+        connection.serve_library(router.clone(), stop.clone())
+    })
 }
 
 /// A task that ends with its owner.
-struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+#[derive(Debug)]
+struct AbortOnDrop<T>(JoinHandle<T>);
 
 impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
@@ -171,6 +186,7 @@ pub(crate) enum Watch {
 }
 
 /// What remains of a listener that does not accept any more.
+#[derive(Debug)]
 pub(crate) struct Stopped {
     pub(crate) bound: Bound,
     pub(crate) connections: JoinSet<()>,
@@ -250,7 +266,19 @@ pub(crate) async fn end_of(connections: Vec<JoinSet<()>>, patience: Duration) {
     }
 }
 
-async fn service(config: &Config) -> anyhow::Result<Service> {
+/// What requests are served by, as configured.
+fn terms(config: &Config, hub: Arc<Hub>) -> Terms {
+    let service = Service {
+        hub,
+        limits: config.limits.clone(),
+        max_request_body: config.max_request_body,
+        retry: config.retry,
+        max_connection_age: config.max_connection_age,
+    };
+    Terms { service, policy: config.policy.clone() }
+}
+
+async fn start_hub(config: &Config) -> anyhow::Result<Arc<Hub>> {
     let clock = Clock::system();
     let transport =
         mercure_transports::connect(&config.transport, config.retention.clone(), clock.clone())?;
@@ -263,11 +291,5 @@ async fn service(config: &Config) -> anyhow::Result<Service> {
         lease: config.lease,
         ..Options::new(config.hub_url.clone()).within(&config.retention)
     };
-    Ok(Service {
-        hub: Hub::start(transport, options, clock).await.context("starting the hub")?,
-        limits: config.limits.clone(),
-        max_request_body: config.max_request_body,
-        retry: config.retry,
-        max_connection_age: config.max_connection_age,
-    })
+    Hub::start(transport, options, clock).await.context("starting the hub")
 }

@@ -11,6 +11,7 @@ fn page() -> String {
         "# Configuration of the hub\n\n\
          Written from the hub's own table of settings by `make docs`. Lists (marked with …) are \
          arrays in\nthe file, and separated by spaces or commas in the environment and in flags.\n\n\
+         Those marked with ↻ are taken by a running hub (SIGHUP).\n\n\
          | File | Environment | Flag | Value | Default | Meaning |\n|---|---|---|---|---|---|\n",
     );
     for setting in SETTINGS {
@@ -21,8 +22,9 @@ fn page() -> String {
         let value = setting.value.replace("...", " …").replace('|', "\\|");
         writeln!(
             page,
-            "| `{}` | `{}` | `--{}` | {value} | {default} | {} |",
+            "| `{}`{} | `{}` | `--{}` | {value} | {default} | {} |",
             setting.name,
+            if setting.is_live { " ↻" } else { "" },
             setting.variable(),
             setting.flag(),
             setting.help,

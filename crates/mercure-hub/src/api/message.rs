@@ -26,14 +26,24 @@ impl Request {
     }
 }
 
-/// Header fields with lower-case names, in order.
+/// Header fields with lower-case names, in order; all in one piece of memory.
 #[derive(Debug, Clone, Default)]
-pub struct Headers(Vec<(String, Vec<u8>)>);
+pub struct Headers {
+    bytes: Vec<u8>,
+    fields: Vec<Field>,
+}
+
+/// Where a field's name begins, where its value does, and where that ends.
+type Field = (usize, usize, usize);
 
 impl Headers {
     /// Adds a field.
-    pub fn push(&mut self, name: &str, value: impl Into<Vec<u8>>) {
-        self.0.push((name.to_ascii_lowercase(), value.into()));
+    pub fn push(&mut self, name: &str, value: &[u8]) {
+        let begin = self.bytes.len();
+        self.bytes.extend(name.bytes().map(|byte| byte.to_ascii_lowercase()));
+        let middle = self.bytes.len();
+        self.bytes.extend_from_slice(value);
+        self.fields.push((begin, middle, self.bytes.len()));
     }
 
     /// The first value of a field, if it is UTF-8. The name is given in lower case.
@@ -44,21 +54,24 @@ impl Headers {
 
     /// The first value of a field as it is; what is not UTF-8 is replaced, and so matches nothing.
     #[must_use]
-    pub fn lossy(&self, name: &str) -> Option<std::borrow::Cow<'_, str>> {
-        let (_, value) = self.0.iter().find(|(field, _)| field == name)?;
-        Some(String::from_utf8_lossy(value))
+    pub fn lossy<'a>(&'a self, name: &'a str) -> Option<std::borrow::Cow<'a, str>> {
+        self.values(name).next().map(String::from_utf8_lossy)
     }
 
     /// How many such fields there are, whatever their values. The name is given in lower case.
     #[must_use]
     pub fn count(&self, name: &str) -> usize {
-        self.0.iter().filter(|(field, _)| field == name).count()
+        self.values(name).count()
     }
 
     /// All values of a field that are UTF-8.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        let fields = self.0.iter().filter(move |(field, _)| field == name);
-        fields.filter_map(|(_, value)| std::str::from_utf8(value).ok())
+        self.values(name).filter_map(|value| std::str::from_utf8(value).ok())
+    }
+
+    fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        let is_it = move |field: &&Field| self.bytes[field.0..field.1] == *name.as_bytes();
+        self.fields.iter().filter(is_it).map(|field| &self.bytes[field.1..field.2])
     }
 }
 

@@ -84,7 +84,7 @@ mod tests {
     fn request(fields: &[(&str, &str)]) -> Request {
         let mut request = Request::default();
         for (name, value) in fields {
-            request.headers.push(name, *value);
+            request.headers.push(name, value.as_bytes());
         }
         request
     }

@@ -114,9 +114,10 @@ impl Policy {
 
     /// The hub's origin as the client knows it: the public one that it addressed, or the first, or
     /// else the host that the request names.
-    fn origin_for(&self, request: &Request, hub: &HubUrl) -> String {
+    pub(crate) fn origin_for(&self, request: &Request, hub: &HubUrl) -> String {
         let host = request.headers.get("host");
-        let addressed = host.and_then(|host| origin_of(&format!("http://{host}")));
+        let scheme = hub.origin().split(':').next().unwrap_or("http").to_owned();
+        let addressed = host.and_then(|host| origin_of(&format!("{scheme}://{host}")));
         let host_of = |origin: &str| origin.split_once("://").map(|(_, host)| host.to_owned());
         let same_host = |origin: &&String| host_of(origin).as_deref() == host;
         let public = self.public_origins.iter().find(same_host).or(self.public_origins.first());

@@ -92,7 +92,8 @@ fn head_for_client(head: &httparse::Response<'_, '_>, token: &str) -> Option<Vec
         return None;
     }
     let none: &[(&str, &str)] = &[];
-    let mut out = write_head(200, none);
+    let mut out = Vec::new();
+    write_head(&mut out, 200, none);
     let kept = |name: &str| !DROPPED.iter().any(|dropped| name.eq_ignore_ascii_case(dropped));
     for field in head.headers.iter().filter(|field| kept(field.name)) {
         out.extend_from_slice(field.name.as_bytes());

@@ -113,7 +113,7 @@ impl Envelope {
     pub(super) fn open(self, service: &Service) -> Result<Relayed, String> {
         let mut headers = Headers::default();
         for (name, value) in &self.headers {
-            headers.push(name, bytes_of(value));
+            headers.push(name, &bytes_of(value));
         }
         let request = Request { query: self.query, headers, form: Vec::new() };
         let policy = self.policy.policy()?;

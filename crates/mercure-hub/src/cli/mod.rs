@@ -4,7 +4,9 @@ mod client;
 mod companion;
 mod explain;
 mod history;
+mod manager;
 mod serve;
+mod signals;
 mod token;
 
 use std::io::Write as _;
@@ -135,19 +137,14 @@ fn run<F>(program: impl FnOnce(Stop) -> F) -> anyhow::Result<()>
 where
     F: Future<Output = anyhow::Result<()>>,
 {
-    use tokio::signal::unix::{SignalKind, signal};
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let stop = Box::pin(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        });
-        program(stop).await
+    runtime()?.block_on(async {
+        let signals = signals::Signals::new()?;
+        program(Box::pin(signals.hurry())).await
     })
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }
 
 type Stop = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -3,21 +3,64 @@ use std::io::Write as _;
 use clap::ArgMatches;
 use mercure_hub::auth::{Keys, Roles, Trust};
 use mercure_hub::config::Config;
-use mercure_hub::{Listeners, logging};
+use mercure_hub::logging::{self, LevelHandle};
+use mercure_hub::tls::Certificates;
+use mercure_hub::{Listeners, Server};
 
-use super::{layers, run};
+use super::manager;
+use super::signals::{Signal, Signals};
+use super::{layers, runtime};
 
 /// Runs the hub until it is told to stop.
 pub(super) fn serve(matches: &ArgMatches) -> anyhow::Result<()> {
     let config = Config::parse(&layers(matches)?)?;
-    logging::init(config.log_json, &config.log_level);
-    run(async |stop| {
-        let listeners = Listeners::bind(&config).await?;
+    let level = logging::init(config.log_json, &config.log_level);
+    runtime()?.block_on(async {
+        let mut signals = Signals::new()?;
+        let (path, listeners) = (config.hub_path.clone(), Listeners::bind(&config).await?);
         for address in listeners.addresses() {
-            tracing::info!(address, path = config.hub_path, "listening");
+            tracing::info!(address, path, "listening");
         }
-        mercure_hub::serve(&config, listeners, stop).await
+        for address in listeners.redirect_addresses() {
+            tracing::info!(address, "listening, and sending everybody on to HTTPS");
+        }
+        let mut server = Server::start(config, listeners).await?;
+        manager::tell(&[manager::State::Ready]);
+        loop {
+            match signals.next().await {
+                Signal::Reload => {
+                    manager::tell_reloading();
+                    reload(matches, &mut server, &level);
+                    manager::tell(&[manager::State::Ready]);
+                }
+                Signal::Terminate => {
+                    manager::tell(&[manager::State::Stopping]);
+                    return server.stop(signals.hurry()).await;
+                }
+                // Somebody waits at a terminal.
+                Signal::Interrupt => return server.stop(std::future::ready(())).await,
+            }
+        }
     })
+}
+
+/// Takes a changed configuration. One that is broken changes nothing.
+fn reload(matches: &ArgMatches, server: &mut Server, level: &LevelHandle) {
+    let read = layers(matches).and_then(|layers| Ok(Config::parse(&layers)?));
+    let result = read.and_then(|config| {
+        let name = config.log_level.clone();
+        let later = server.reload(config).map_err(anyhow::Error::msg)?;
+        level.set(&name);
+        Ok(later)
+    });
+    match result {
+        Ok(later) if later.is_empty() => tracing::info!("the configuration was reloaded"),
+        Ok(later) => tracing::warn!(
+            "the configuration was reloaded, but these settings take effect after a restart only: {}",
+            later.join(", ")
+        ),
+        Err(error) => tracing::error!("the old configuration is kept: {error:#}"),
+    }
 }
 
 /// Says whether the configuration is valid, and what it amounts to.
@@ -41,7 +84,8 @@ pub(super) fn check_config(matches: &ArgMatches) -> anyhow::Result<()> {
          1.0 token issuers    {}\n\
          1.0 token audience   {}\n\
          origins (CORS)       {}\n\
-         transport            {}\n",
+         transport            {}\n\
+         TLS                  {}\n",
         config.hub_url.as_str(),
         policy.protocol,
         sources(&policy.trust, |roles| roles.publisher.as_ref()),
@@ -51,6 +95,13 @@ pub(super) fn check_config(matches: &ArgMatches) -> anyhow::Result<()> {
         policy.resource_identifier,
         list(&policy.origins.allowed),
         config.transport.split_once("://").map_or("", |(scheme, _)| scheme),
+        match &config.certificates {
+            None => "no".to_owned(),
+            Some(Certificates::Files(_)) => "certificate from files".to_owned(),
+            Some(Certificates::Acme(acme)) => {
+                format!("certificate for {} from {}", acme.domains.join(" "), acme.directory)
+            }
+        },
     )?;
     Ok(())
 }

@@ -5,13 +5,14 @@
 //! error at once, before anything is opened.
 
 mod layers;
+mod listen;
 mod schema;
+mod tls;
 mod trust;
 mod values;
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,12 +20,15 @@ use mercure_engine::Retention;
 use mercure_protocol::{Generation, HubUrl, Limits, Protocol};
 
 pub use self::layers::{Layers, Raw};
+pub use self::listen::Listen;
+use self::listen::{own_url, parse_listen};
 pub use self::schema::{SETTINGS, Setting};
 pub use self::trust::read_key;
 use self::values::Reader;
 pub use self::values::parse_duration;
 use crate::api::Origins;
 use crate::auth::{Policy, VerifiedTokens};
+use crate::tls::Certificates;
 
 /// The cookie of generation 1.0.
 const COOKIE_V1: &str = "__Secure-mercure_access_token";
@@ -36,6 +40,10 @@ const COOKIE_V0: &str = "mercureAuthorization";
 pub struct Config {
     /// Where to listen.
     pub listen: Vec<Listen>,
+    /// What listeners that speak TLS show; `None` if there are none.
+    pub certificates: Option<Certificates>,
+    /// Where plain HTTP is sent on to HTTPS.
+    pub redirect_listen: Vec<Listen>,
     /// Path of the hub.
     pub hub_path: String,
     /// The hub's own URL.
@@ -66,6 +74,10 @@ pub struct Config {
     pub retention: Retention,
     /// How long the subscriptions of a node outlive it.
     pub lease: Duration,
+    /// Time over which streams end when the hub stops; zero for at once.
+    pub drain: Duration,
+    /// Time between saying that the hub stops and accepting no more connections.
+    pub drain_delay: Duration,
     /// Where the operator's endpoints are served; `None` for nowhere.
     pub ops_listen: Option<Listen>,
     /// Whether the user has chosen that address.
@@ -74,24 +86,8 @@ pub struct Config {
     pub log_json: bool,
     /// Which log lines are written.
     pub log_level: String,
-}
-
-/// An address to listen on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Listen {
-    /// `host:port`.
-    Tcp(String),
-    /// `unix:/path`.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => f.write_str(address),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
+    /// Every setting's values as they were written, or its default.
+    values: BTreeMap<&'static str, Vec<String>>,
 }
 
 /// Everything that is wrong with a configuration, one line each.
@@ -117,7 +113,8 @@ impl Config {
         let listen = read.list("listen", parse_listen);
         let hub_path = read.one("hub_path", parse_hub_path);
         let public_url = read.list("public_url", parse_origin);
-        let hub_url = own_url(&listen, &public_url, &hub_path);
+        let certificates = tls::certificates(&mut read);
+        let hub_url = own_url(&listen, &public_url, certificates.as_ref(), &hub_path);
         let policy = policy(&mut read, &public_url, &hub_url);
         let transport = read.one("transport", parse_transport);
         let config = Self {
@@ -132,6 +129,10 @@ impl Config {
             limits: limits(&mut read),
             retention: retention(&mut read),
             lease: lease(&mut read),
+            redirect_listen: tls::redirect_listen(&mut read, certificates.as_ref()),
+            certificates,
+            drain: read.duration("drain"),
+            drain_delay: read.duration("drain_delay"),
             ops_is_chosen: read.is_given("ops_listen"),
             ops_listen: read.one("ops_listen", |text| match text {
                 "none" => Ok(None),
@@ -139,6 +140,7 @@ impl Config {
             }),
             log_json: read.choice("log_format", &["text", "json"]) == "json",
             log_level: read.choice("log_level", &["error", "warn", "info", "debug", "trace"]),
+            values: read.values(),
             listen,
             hub_path,
             hub_url: hub_url.unwrap_or_else(|error| {
@@ -177,6 +179,27 @@ fn lease(read: &mut Reader<'_>) -> Duration {
 }
 
 impl Config {
+    /// Names of the settings that have another value in `new`, and of these, those that a running hub
+    /// cannot take.
+    #[must_use]
+    pub fn changes(&self, new: &Self) -> (Vec<&'static str>, Vec<&'static str>) {
+        let differs =
+            |setting: &&Setting| self.values.get(setting.name) != new.values.get(setting.name);
+        let names = |setting: &Setting| setting.name;
+        let changed = SETTINGS.iter().filter(differs);
+        (
+            changed.clone().map(names).collect(),
+            changed.filter(|setting| !setting.is_live).map(names).collect(),
+        )
+    }
+
+    /// Keeps another configuration's values of some settings, in the eyes of [`Config::changes`].
+    pub fn keep(&mut self, old: &Self, names: &[&'static str]) {
+        for name in names {
+            self.values.insert(name, old.values.get(name).cloned().unwrap_or_default());
+        }
+    }
+
     /// Generations in which active subscriptions are told.
     #[must_use]
     pub fn told_generations(&self) -> Vec<Generation> {
@@ -243,39 +266,10 @@ fn retention(read: &mut Reader<'_>) -> Retention {
     }
 }
 
-/// The hub's URL: below its first public origin, else below its first address.
-fn own_url(listen: &[Listen], public_url: &[String], path: &str) -> Result<HubUrl, String> {
-    let origin = match (public_url.first(), listen.first()) {
-        (Some(origin), _) => origin.clone(),
-        (None, Some(Listen::Tcp(address))) => format!("http://{address}"),
-        (None, _) => "http://localhost".to_owned(),
-    };
-    HubUrl::parse(&format!("{origin}{path}")).map_err(|error| error.to_string())
-}
-
 /// Stands in for a URL that is an error anyway.
 fn fallback_url() -> HubUrl {
     #[expect(clippy::expect_used, reason = "a constant that a test parses")]
     HubUrl::parse("http://localhost/.well-known/mercure").expect("valid")
-}
-
-fn parse_listen(text: &str) -> Result<Listen, String> {
-    if let Some(path) = text.strip_prefix("unix:") {
-        let path = PathBuf::from(path);
-        return match path.is_absolute() {
-            true => Ok(Listen::Unix(path)),
-            false => Err("needs an absolute path, as in unix:/run/mercure.sock".to_owned()),
-        };
-    }
-    let port = text
-        .rsplit_once(':')
-        .and_then(|(host, port)| (!host.is_empty()).then_some(port)?.parse::<u16>().ok());
-    match port {
-        Some(_) if text.parse::<SocketAddr>().is_ok() || !text.contains(['/', '[']) => {
-            Ok(Listen::Tcp(text.to_owned()))
-        }
-        _ => Err("needs host:port, as in 127.0.0.1:5500 or [::]:5500, or unix:/path".to_owned()),
-    }
 }
 
 fn parse_hub_path(text: &str) -> Result<String, String> {

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{ConfigErrors, Layers, SETTINGS};
@@ -45,6 +46,11 @@ impl<'a> Reader<'a> {
     /// Notes an error about no setting in particular.
     pub(super) fn problem(&mut self, text: &str) {
         self.errors.push(text.to_owned());
+    }
+
+    /// Every setting's values as they were written, or its default.
+    pub(super) fn values(&self) -> BTreeMap<&'static str, Vec<String>> {
+        SETTINGS.iter().map(|setting| (setting.name, self.raw(setting.name))).collect()
     }
 
     fn raw(&self, name: &'static str) -> Vec<String> {

@@ -41,7 +41,7 @@ pub(super) fn request_of(head: &http::request::Parts) -> Request {
     }
     // HTTP/2 names the host in the target.
     if let (Some(authority), None) = (head.uri.authority(), head.headers.get("host")) {
-        headers.push("host", authority.as_str());
+        headers.push("host", authority.as_str().as_bytes());
     }
     let query = head.uri.query().unwrap_or_default().to_owned();
     Request { query, headers, form: Vec::new() }

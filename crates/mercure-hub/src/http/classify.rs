@@ -46,7 +46,12 @@ pub(super) fn classify(bytes: &[u8], hub_path: &str) -> Class {
         request.headers.push(field.name, field.value);
     }
     let special = ["transfer-encoding", "upgrade", "expect"];
-    if special.iter().any(|name| request.headers.count(name) > 0) {
+    let is_special = special.iter().any(|name| request.headers.count(name) > 0);
+    if is_special || request.headers.count("host") > 1 {
+        return Class::Other;
+    }
+    let is_new = parsed.version == Some(1);
+    if is_new && request.headers.get("host").is_none() {
         return Class::Other;
     }
     match parsed.method {
@@ -54,7 +59,7 @@ pub(super) fn classify(bytes: &[u8], hub_path: &str) -> Class {
             Some(0) | None => Class::Subscription(request),
             Some(_) => Class::Other,
         },
-        _ => publication(bytes, request, head, parsed.version == Some(1)),
+        _ => publication(bytes, request, head, is_new),
     }
 }
 
@@ -114,14 +119,15 @@ mod tests {
         assert_eq!(class("P"), "unfinished");
         assert_eq!(class("PRI * HTTP/2.0\r\n\r\n"), "unfinished");
         assert_eq!(class("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), "other");
-        assert_eq!(class("GET /other HTTP/1.1\r\n\r\n"), "other");
-        assert_eq!(class("GET /hub HTTP/1.1\r\nContent-Length: 3\r\n\r\n"), "other");
-        assert_eq!(class("GET /hub HTTP/1.1\r\nUpgrade: h2c\r\n\r\n"), "other");
-        assert_eq!(class("GET /hub HTTP/1.1\r\n bad\r\n\r\n"), "other");
+        for fields in ["Content-Length: 3\r\n", "Upgrade: h2c\r\n", " bad\r\n", "Host: y\r\n"] {
+            assert_eq!(class(&format!("GET /hub HTTP/1.1\r\nHost: x\r\n{fields}\r\n")), "other");
+        }
+        assert_eq!(class("GET /other HTTP/1.1\r\nHost: x\r\n\r\n"), "other");
+        assert_eq!(class("GET /hub HTTP/1.1\r\n\r\n"), "other", "it names no host");
     }
 
     fn post(fields: &str, body: &str) -> &'static str {
-        class(&format!("POST /hub HTTP/1.1\r\n{fields}\r\n{body}"))
+        class(&format!("POST /hub HTTP/1.1\r\nHost: x\r\n{fields}\r\n{body}"))
     }
 
     #[test]
@@ -150,6 +156,9 @@ mod tests {
             assert_eq!(post(fields, "a=b"), "other", "{fields:?}");
         }
         assert_eq!(class("POST /hub HTTP/1.0\r\nContent-Length: 3\r\n\r\na=b"), "other");
-        assert_eq!(class("POST /hub/x HTTP/1.1\r\nContent-Length: 3\r\n\r\na=b"), "other");
+        assert_eq!(
+            class("POST /hub/x HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\na=b"),
+            "other"
+        );
     }
 }

@@ -3,7 +3,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,21 +15,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 
 use super::classify::MAX_HEAD;
-use super::direct::{Conversation, Rest};
-use super::prefixed::Prefixed;
-use crate::api::Service;
-use crate::auth::Policy;
 use crate::server::stopped;
-
-/// What a listener's connections are served with.
-#[derive(Debug)]
-pub(crate) struct Site {
-    pub(crate) service: Arc<Service>,
-    pub(crate) policy: Policy,
-    pub(crate) hub_path: String,
-    /// A peer that accepts nothing for this long is gone.
-    pub(crate) write_timeout: Duration,
-}
 
 /// A bound listener.
 #[derive(Debug)]
@@ -102,6 +87,33 @@ impl Bound {
         Ok(Self::Unix(listener, SocketFile::new(path)?))
     }
 
+    /// Listens on a socket that the service manager has bound.
+    pub(crate) fn passed_tcp(listener: std::net::TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener).map(Self::Tcp)
+    }
+
+    /// Listens on a Unix socket that the service manager has bound; its file stays.
+    pub(crate) fn passed_unix(listener: std::os::unix::net::UnixListener) -> io::Result<Self> {
+        let address = listener.local_addr()?;
+        let path = address.as_pathname().ok_or(io::ErrorKind::InvalidInput)?;
+        Self::inherited(listener.into(), path)
+    }
+
+    /// Its address as a client would write it; of a Unix socket, its path.
+    pub(crate) fn address(&self) -> String {
+        match self {
+            Self::Tcp(listener) => {
+                listener.local_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string())
+            }
+            Self::Unix(_, file) => format!("unix:{}", file.path().display()),
+        }
+    }
+
+    pub(crate) fn is_tcp(&self) -> bool {
+        matches!(self, Self::Tcp(_))
+    }
+
     /// Whether it is a Unix socket whose file has this name.
     pub(crate) fn is_at(&self, name: &str) -> bool {
         matches!(self, Self::Unix(_, file) if file.path().ends_with(name))
@@ -147,25 +159,6 @@ impl Bound {
     }
 }
 
-impl Site {
-    /// Serves one connection of the public listeners until it ends.
-    pub(crate) async fn serve(
-        &self,
-        connection: Connection,
-        router: Router,
-        shutdown: watch::Receiver<bool>,
-    ) {
-        connection.prepare(self.write_timeout);
-        match Conversation::new(connection, self, shutdown.clone()).serve().await {
-            Ok(Rest::Nothing) => {}
-            Ok(Rest::Request(prefix, socket)) => {
-                serve_library(Prefixed { prefix, socket }, router, shutdown).await;
-            }
-            Err(error) => tracing::debug!(%error, "a connection broke"),
-        }
-    }
-}
-
 /// Serves a connection through the HTTP library, HTTP/1.1 or HTTP/2.
 pub(super) async fn serve_library<S>(socket: S, router: Router, mut shutdown: watch::Receiver<bool>)
 where
@@ -204,7 +197,7 @@ impl Connection {
         serve_library(self, router, shutdown).await;
     }
 
-    fn prepare(&self, write_timeout: Duration) {
+    pub(super) fn prepare(&self, write_timeout: Duration) {
         if let Self::Tcp(socket) = self {
             prepare_tcp(&socket2::SockRef::from(socket), write_timeout);
         }

@@ -6,21 +6,21 @@
 //! of these plain forms (other methods, large or chunked bodies, HTTP/2) takes the library's road,
 //! with the same semantics, from where it begins.
 
-use std::fmt::Write as _;
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, Write as _};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use mercure_engine::Outlet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::classify::{Class, classify};
-use super::connection::{Connection, Site};
+use super::connection::Connection;
+use super::site::Site;
 use super::wait::Wait;
 use crate::api::{self, Answer, Request, Service};
 
@@ -53,7 +53,8 @@ pub(super) enum Rest {
 /// What a client wants next.
 enum Next {
     Subscription(Request),
-    Publication(Request, Bytes),
+    /// A publication at the beginning of what was read: the lengths of its head and its body.
+    Publication(Request, usize, usize),
     Other,
     /// It has closed, its time is up, or the hub is stopping.
     Nothing,
@@ -69,12 +70,13 @@ impl<'a> Conversation<'a> {
     pub(super) async fn serve(mut self) -> io::Result<Rest> {
         loop {
             match self.next().await? {
-                Next::Publication(request, body) if self.wait.is_over() => {
-                    let answer = publication(self.site, &request, &body).await;
-                    return self.last_answer(&answer).await.map(|()| Rest::Nothing);
-                }
-                Next::Publication(request, body) => {
-                    let answer = publication(self.site, &request, &body).await;
+                Next::Publication(request, head, body) => {
+                    let body = head..head + body;
+                    let answer = publication(self.site, &request, &self.read[body.clone()]).await;
+                    if self.wait.is_over() {
+                        return self.last_answer(&answer).await.map(|()| Rest::Nothing);
+                    }
+                    self.read.advance(body.end);
                     self.answer(&answer, "");
                     if self.answers.len() > MAX_ANSWERS {
                         self.flush().await?;
@@ -98,8 +100,7 @@ impl<'a> Conversation<'a> {
         loop {
             let next = match classify(&self.read, &self.site.hub_path) {
                 Class::Publication { request, head, body } => {
-                    let mut message = self.read.split_to(head + body).freeze();
-                    return Ok(Next::Publication(request, message.split_off(head)));
+                    return Ok(Next::Publication(request, head, body));
                 }
                 Class::Subscription(request) => Next::Subscription(request),
                 Class::Unfinished { at_least } => {
@@ -139,24 +140,36 @@ impl<'a> Conversation<'a> {
         }
     }
 
+    /// Writes the answers; a client that takes none of them in time, or while the hub is stopping, is
+    /// not waited for.
     async fn flush(&mut self) -> io::Result<()> {
-        if !self.answers.is_empty() {
-            self.connection.write_all(&self.answers).await?;
-            self.answers.clear();
+        if self.answers.is_empty() {
+            return Ok(());
         }
+        let deadline = Instant::now() + self.site.write_timeout;
+        let (write, wait) = (self.connection.write_all(&self.answers), &mut self.wait);
+        let mut write = pin!(write);
+        poll_fn(|cx| match write.as_mut().poll(cx) {
+            Poll::Pending => wait.poll(cx, deadline).map(|()| Err(io::ErrorKind::TimedOut.into())),
+            ready @ Poll::Ready(_) => ready,
+        })
+        .await?;
+        self.answers.clear();
         Ok(())
     }
 
     /// Gives the connection to a shard, or refuses.
     async fn subscribe(mut self, request: Request) -> io::Result<()> {
-        let site = self.site;
-        match api::subscribe(&site.service, &site.policy, &request, None).await {
+        let terms = self.site.terms();
+        let service = &terms.service;
+        match api::subscribe(service, &terms.policy, &request, None).await {
             Ok(accepted) => {
-                let mut head = write_head(200, &accepted.headers);
-                head.extend_from_slice(date(&site.service).as_bytes());
+                let mut head = Vec::new();
+                write_head(&mut head, 200, &accepted.headers);
+                write_date(&mut head, service);
                 head.extend_from_slice(b"Connection: close\r\n\r\n");
                 let outlet = self.connection.into_outlet()?;
-                site.service.hub.attach(accepted.into_subscriber(outlet, &head));
+                service.hub.attach(accepted.into_subscriber(outlet, &head));
                 Ok(())
             }
             Err(answer) => self.last_answer(&answer).await,
@@ -171,16 +184,17 @@ impl<'a> Conversation<'a> {
 
     fn answer(&mut self, answer: &Answer, framing: &str) {
         let out = &mut self.answers;
-        out.extend_from_slice(&write_head(answer.status, &answer.headers));
-        out.extend_from_slice(date(&self.site.service).as_bytes());
-        let length = answer.body.len();
-        out.extend_from_slice(format!("Content-Length: {length}\r\n{framing}\r\n").as_bytes());
+        write_head(out, answer.status, &answer.headers);
+        write_date(out, &self.site.terms().service);
+        // Writing to memory cannot fail, here and below.
+        let _ = write!(out, "Content-Length: {}\r\n{framing}\r\n", answer.body.len());
         out.extend_from_slice(&answer.body);
     }
 }
 
 async fn publication(site: &Site, request: &Request, body: &[u8]) -> Answer {
-    let (service, policy) = (&site.service, &site.policy);
+    let terms = site.terms();
+    let (service, policy) = (&terms.service, &terms.policy);
     match api::publisher(service, policy, request).await {
         Ok(principal) => api::publish(service, policy, request, body, &principal).await,
         Err(refusal) => refusal,
@@ -198,19 +212,23 @@ impl Connection {
 }
 
 /// The field that says when an answer was made (RFC 9110, 6.6.1).
-fn date(service: &Service) -> String {
+fn write_date(out: &mut Vec<u8>, service: &Service) {
     let now = SystemTime::UNIX_EPOCH + service.hub.clock().unix_time();
-    format!("Date: {}\r\n", httpdate::fmt_http_date(now))
+    let _ = write!(out, "Date: {}\r\n", httpdate::HttpDate::from(now));
 }
 
 /// The status line and header fields of a response, without the empty line that ends a head.
-pub(crate) fn write_head<N: AsRef<str>, V: AsRef<str>>(status: u16, headers: &[(N, V)]) -> Vec<u8> {
+pub(crate) fn write_head<N: AsRef<str>, V: AsRef<str>>(
+    out: &mut Vec<u8>,
+    status: u16,
+    headers: &[(N, V)],
+) {
     let reason = http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason());
-    let mut out = format!("HTTP/1.1 {status} {}\r\n", reason.unwrap_or_default());
+    let _ = write!(out, "HTTP/1.1 {status} {}\r\n", reason.unwrap_or_default());
     for (name, value) in headers {
-        // Values cannot hold line breaks: ids and origins are checked where they enter. Writing to
-        // a String cannot fail.
-        let _ = write!(out, "{}: {}\r\n", name.as_ref(), value.as_ref());
+        // Values cannot hold line breaks: ids and origins are checked where they enter.
+        for part in [name.as_ref(), ": ", value.as_ref(), "\r\n"] {
+            out.extend_from_slice(part.as_bytes());
+        }
     }
-    out.into_bytes()
 }

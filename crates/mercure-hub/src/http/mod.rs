@@ -6,10 +6,14 @@ mod connection;
 mod direct;
 mod ops;
 mod prefixed;
+mod redirect;
 mod routes;
+mod site;
 mod wait;
 
-pub(crate) use self::connection::{Bound, Connection, Site, prepare_tcp};
+pub(crate) use self::connection::{Bound, Connection, prepare_tcp};
 pub(crate) use self::direct::write_head;
 pub(crate) use self::ops::ops;
+pub(crate) use self::redirect::redirect;
 pub(crate) use self::routes::{bus, public};
+pub(crate) use self::site::{Site, Terms};

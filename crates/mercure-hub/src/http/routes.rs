@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::middleware::map_response_with_state;
+use axum::middleware::{Next, from_fn, map_response_with_state};
 use axum::response::Response;
 use axum::routing::{any, get, post};
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use mercure_engine::body;
 use mercure_protocol::{Metadata, Principal};
 
 use super::answer::{request_of, response_of, stream_of};
-use super::connection::Site;
+use super::site::Site;
 use crate::api::{self, Answer};
 use crate::auth::Policy;
 use crate::bus::{Companion, Relayed};
@@ -28,7 +28,17 @@ pub(crate) fn public(site: Arc<Site>) -> Router {
     for path in metadata_paths(&site) {
         router = router.route(&path, any(metadata));
     }
-    router.fallback(elsewhere).with_state(site)
+    router.fallback(elsewhere).layer(from_fn(named)).with_state(site)
+}
+
+/// A request over HTTP/1.1 names one host (RFC 9112, 3.2): what is in between could understand another
+/// one by none or several.
+async fn named(request: Request, next: Next) -> Response {
+    let hosts = request.headers().get_all(http::header::HOST).iter().count();
+    match request.version() == http::Version::HTTP_11 && hosts != 1 {
+        true => response_of(Answer::text(400, "the request has to name one host\n")),
+        false => next.run(request).await,
+    }
 }
 
 /// Somebody looks at the server: say what it is and where the hub is.
@@ -43,10 +53,11 @@ async fn elsewhere(State(site): State<Arc<Site>>, request: Request) -> Response 
 /// Where the metadata is looked for: derived from the hub's own URL and, if that is another one,
 /// from its resource identifier.
 fn metadata_paths(site: &Site) -> Vec<String> {
-    if !site.policy.metadata {
+    let terms = site.terms();
+    if !terms.policy.metadata {
         return Vec::new();
     }
-    let identifier = url::Url::parse(&site.policy.resource_identifier).ok();
+    let identifier = url::Url::parse(&terms.policy.resource_identifier).ok();
     let identifier = identifier.filter(|url| matches!(url.scheme(), "http" | "https"));
     let identified = identifier.map(|url| url.path().trim_end_matches('/').to_owned());
     let mut paths = vec![site.hub_path.clone()];
@@ -72,7 +83,8 @@ async fn subscriptions(State(site): State<Arc<Site>>, request: Request) -> Respo
     match request.method().as_str() {
         "GET" | "HEAD" => {
             let (head, _) = request.into_parts();
-            let (service, policy) = (&site.service, &site.policy);
+            let terms = site.terms();
+            let (service, policy) = (&terms.service, &terms.policy);
             let (request, path) = (request_of(&head), head.uri.path());
             response_of(api::subscriptions(service, policy, &request, path, None).await)
         }
@@ -85,7 +97,8 @@ async fn metadata(State(site): State<Arc<Site>>, request: Request) -> Response {
     match request.method().as_str() {
         "GET" | "HEAD" => {
             let (head, _) = request.into_parts();
-            response_of(api::metadata(&site.service, &site.policy, &request_of(&head)))
+            let terms = site.terms();
+            response_of(api::metadata(&terms.service, &terms.policy, &request_of(&head)))
         }
         "OPTIONS" => preflight(&site, request),
         _ => response_of(Answer::method_not_allowed("GET, HEAD, OPTIONS")),
@@ -94,26 +107,27 @@ async fn metadata(State(site): State<Arc<Site>>, request: Request) -> Response {
 
 async fn subscribe(site: &Site, request: Request) -> Response {
     let (head, _) = request.into_parts();
-    let request = request_of(&head);
-    respond(api::subscribe(&site.service, &site.policy, &request, None).await, &site.service)
+    let (request, terms) = (request_of(&head), site.terms());
+    let accepted = api::subscribe(&terms.service, &terms.policy, &request, None).await;
+    respond(accepted, &terms.service)
 }
 
 /// A subscription whose parameters are in the body (RFC 10008).
 async fn query(site: &Site, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    let mut request = request_of(&head);
+    let (mut request, terms) = (request_of(&head), site.terms());
+    let (service, policy) = (&terms.service, &terms.policy);
     let mut refusal = match request.is_form() {
-        true => match read(body, site.service.max_request_body).await {
+        true => match read(body, service.max_request_body).await {
             Ok(form) => {
                 request.form = form.into();
-                let (service, policy) = (&site.service, &site.policy);
                 return respond(api::subscribe(service, policy, &request, None).await, service);
             }
             Err(refusal) => refusal,
         },
         false => Answer::not_a_form(),
     };
-    site.policy.origins.allow(&request, &mut refusal.headers);
+    policy.origins.allow(&request, &mut refusal.headers);
     response_of(refusal)
 }
 
@@ -128,7 +142,8 @@ async fn publication(
     request: &api::Request,
     body: axum::body::Body,
 ) -> Result<Answer, Answer> {
-    let (service, policy) = (&site.service, &site.policy);
+    let terms = site.terms();
+    let (service, policy) = (&terms.service, &terms.policy);
     let principal = match api::publisher(service, policy, request).await {
         Ok(principal) => principal,
         Err(refusal) => {
@@ -142,7 +157,7 @@ async fn publication(
 
 fn preflight(site: &Site, request: Request) -> Response {
     let (head, _) = request.into_parts();
-    response_of(api::preflight(&site.policy, &request_of(&head)))
+    response_of(api::preflight(&site.terms().policy, &request_of(&head)))
 }
 
 /// A stream through the library's body, or the refusal.

@@ -4,6 +4,7 @@
 mod metrics;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mercure_engine::{Hub, State};
@@ -20,11 +21,17 @@ const LIVE_PATIENCE: Duration = Duration::from_secs(300);
 pub(crate) struct Ops {
     hub: Arc<Hub>,
     figures: Figures,
+    stopping: AtomicBool,
 }
 
 impl Ops {
     pub(crate) fn new(hub: Arc<Hub>) -> Self {
-        Self { hub, figures: Figures::new() }
+        Self { hub, figures: Figures::new(), stopping: AtomicBool::new(false) }
+    }
+
+    /// Says from now on that no more clients should be sent here.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
     }
 
     /// Whether this process is worth keeping.
@@ -34,6 +41,9 @@ impl Ops {
 
     /// Whether clients should be sent here.
     pub(crate) fn ready(&self) -> Answer {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Answer::text(503, "the hub is stopping\n");
+        }
         verdict(&self.hub.transport_state(), self.hub.clock().now(), Duration::ZERO)
     }
 

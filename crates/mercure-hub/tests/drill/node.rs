@@ -24,18 +24,28 @@ impl Node {
 
     /// The same, run by another program.
     pub fn start_under(prefix: &[&str], transport: &str, arguments: &[&str]) -> Self {
-        let port = free_port();
+        Self::start_at(prefix, transport, arguments, free_port())
+    }
+
+    /// The same, at a port.
+    pub fn start_at(prefix: &[&str], transport: &str, arguments: &[&str], port: u16) -> Self {
         let mut all = vec![
             "serve".to_owned(),
-            format!("--listen=127.0.0.1:{port}"),
             format!("--transport={transport}"),
             "--history-size=10000000".to_owned(),
             "--heartbeat=1s".to_owned(),
             "--retry=0s".to_owned(),
         ];
-        if !arguments.contains(&"--ops-listen") {
-            all.push("--ops-listen=none".to_owned());
-        }
+        let defaults = [
+            format!("--listen=127.0.0.1:{port}"),
+            "--ops-listen=none".to_owned(),
+            "--drain=0s".to_owned(),
+        ];
+        let names = |flag: &str| {
+            let flag = flag.split('=').next().unwrap_or_default();
+            arguments.iter().any(|argument| argument.split('=').next() == Some(flag))
+        };
+        all.extend(defaults.into_iter().filter(|default| !names(default)));
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         let prefix: Vec<_> = prefix.iter().map(|part| (*part).to_owned()).collect();
         let folder = TempDir::new().expect("folder");

@@ -41,6 +41,7 @@ impl TestHub {
         let base = [
             ("listen", "\"127.0.0.1:0\"".to_owned()),
             ("ops_listen", "\"none\"".to_owned()),
+            ("drain", "\"0s\"".to_owned()),
             ("publisher_jwt_key", format!("\"{PUBLISHER_KEY}\"")),
             ("subscriber_jwt_key", format!("\"{SUBSCRIBER_KEY}\"")),
             ("trusted_issuers", format!("[\"{ISSUER}\"]")),
@@ -61,7 +62,7 @@ impl TestHub {
                 let shutdown = async {
                     let _ = stopped.await;
                 };
-                serve(&config, listeners, shutdown).await.expect("serve");
+                serve(config, listeners, shutdown).await.expect("serve");
             });
         });
         let address = told.recv().expect("listening");
