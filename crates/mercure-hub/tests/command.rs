@@ -34,7 +34,7 @@ fn fails(arguments: &[&str], status: i32, words: &[&str]) {
     for word in words {
         assert!(text.contains(word), "{arguments:?} should say {word:?}: {text}");
     }
-    assert!(!text.contains("pw") && !text.contains("very-secret"), "no secret: {text}");
+    assert!(!text.contains("very-secret"), "no secret: {text}");
 }
 
 #[test]
@@ -44,10 +44,10 @@ fn a_wrong_flag_is_named_with_what_is_expected() {
         ("--heartbeat", "soon", "must be a duration, as in 250ms"),
         ("--max-request-body", "0B", "must be a size above 0"),
         ("--protocol", "2.0", "must be one of both, 1.0, 0.x"),
-        ("--transport", "kafka://u:pw@h", "unknown transport \"kafka\""),
+        ("--transport", "kafka://u:very-secret@h", "unknown transport \"kafka\""),
         (
             "--transport",
-            "redis://u:pw@h?x=1",
+            "redis://u:very-secret@h?x=1",
             "the URL of the transport has a parameter that is not known: x",
         ),
         ("--lease", "1ms", "must be 1s or longer"),
