@@ -42,6 +42,8 @@ pub struct Permit {
     client: Option<ClientId>,
     /// What its holder takes in memory, in bytes.
     bytes: u32,
+    /// What goes with it.
+    held: Option<Box<dyn std::fmt::Debug + Send + Sync>>,
 }
 
 impl Places {
@@ -103,11 +105,16 @@ impl Hub {
     pub fn admit(&self, client: Option<ClientId>) -> Result<Permit, AttachError> {
         let (shared, options) = (&self.shared, &self.shared.options);
         shared.places.take(client, options.max_subscribers, options.max_per_client)?;
-        Ok(Permit { shared: Arc::clone(shared), client, bytes: 0 })
+        Ok(Permit { shared: Arc::clone(shared), client, bytes: 0, held: None })
     }
 }
 
 impl Permit {
+    /// Drops something only when the place is given back.
+    pub fn hold(&mut self, what: Box<dyn std::fmt::Debug + Send + Sync>) {
+        self.held = Some(what);
+    }
+
     pub(crate) fn client(&self) -> Option<ClientId> {
         self.client
     }

@@ -59,7 +59,7 @@ impl Server {
         let fresh_keys = terms.policy.trust.keep_fresh(hub.clock());
         let (path, patience) = (config.hub_path.clone(), config.write_timeout);
         let site = Arc::new(Site::new(terms, path, patience, tls));
-        let ops = Arc::new(Ops::new(Arc::clone(&hub)));
+        let ops = Arc::new(Ops::new(Arc::clone(&hub), Arc::clone(&site)));
         let (close, stop) = (watch::Sender::new(false), watch::Sender::new(false));
         let router = http::ops(Arc::clone(&ops));
         let until = stop.subscribe();
@@ -275,7 +275,7 @@ fn terms(config: &Config, hub: Arc<Hub>) -> Terms {
         retry: config.retry,
         max_connection_age: config.max_connection_age,
     };
-    Terms { service, policy: config.policy.clone() }
+    Terms { service, policy: config.policy.clone(), quotas: config.quotas.clone() }
 }
 
 async fn start_hub(config: &Config) -> anyhow::Result<Arc<Hub>> {

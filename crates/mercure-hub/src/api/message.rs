@@ -1,3 +1,6 @@
+use std::net::IpAddr;
+use std::time::Duration;
+
 use mercure_engine::{AttachError, TransportError};
 use mercure_protocol::Error;
 
@@ -12,6 +15,8 @@ pub struct Request {
     pub headers: Headers,
     /// The form in the body of a `QUERY` request.
     pub form: Vec<u8>,
+    /// Who is at the other end of the connection; `None` on a Unix socket.
+    pub peer: Option<IpAddr>,
 }
 
 impl Request {
@@ -151,6 +156,23 @@ impl Answer {
         if error == AttachError::TooMany {
             answer.status = 429;
         }
+        answer
+    }
+
+    /// An address has as many connections as it may.
+    #[must_use]
+    pub fn too_many_connections() -> Self {
+        let mut answer = Self::unavailable("this address holds as many connections as it may");
+        answer.status = 429;
+        answer
+    }
+
+    /// Publications come faster than they may; the next one is accepted after `wait`.
+    #[must_use]
+    pub fn too_fast(wait: Duration) -> Self {
+        let mut answer = Self::text(429, "publications come faster than they may");
+        let seconds = wait.as_secs() + 1;
+        answer.headers.push(("Retry-After", (seconds + fastrand::u64(..=seconds)).to_string()));
         answer
     }
 

@@ -4,6 +4,7 @@ mod cors;
 mod message;
 mod metadata;
 mod publish;
+mod quotas;
 mod subscribe;
 mod subscriptions;
 
@@ -17,6 +18,7 @@ pub use self::cors::Origins;
 pub use self::message::{Answer, Headers, Request};
 pub use self::metadata::metadata;
 pub use self::publish::{publish, publish_once, publisher};
+pub use self::quotas::Quotas;
 pub use self::subscribe::{Accepted, poll, subscribe};
 pub use self::subscriptions::subscriptions;
 use crate::auth::Policy;

@@ -25,6 +25,11 @@ pub struct Accepted {
 }
 
 impl Accepted {
+    /// Keeps something for as long as the subscriber is there.
+    pub fn hold(&mut self, what: Box<dyn std::fmt::Debug + Send + Sync>) {
+        self.permit.hold(what);
+    }
+
     /// The subscriber, with `head` (a response head, or nothing) before its stream.
     #[must_use]
     pub fn into_subscriber(self, outlet: Outlet, head: &[u8]) -> NewSubscriber {

@@ -115,7 +115,7 @@ impl Envelope {
         for (name, value) in &self.headers {
             headers.push(name, &bytes_of(value));
         }
-        let request = Request { query: self.query, headers, form: Vec::new() };
+        let request = Request { query: self.query, headers, ..Request::default() };
         let policy = self.policy.policy()?;
         let grants = self.grants.filter(|_| !policy.finds_token(&request));
         let given = grants.map(|grants| grants.principal(service)).transpose()?;

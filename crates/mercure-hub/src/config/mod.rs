@@ -13,9 +13,11 @@ mod values;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use mercure_engine::Retention;
 use mercure_protocol::{Generation, HubUrl, Limits, Protocol};
 
@@ -26,7 +28,7 @@ pub use self::schema::{SETTINGS, Setting};
 pub use self::trust::read_key;
 use self::values::Reader;
 pub use self::values::parse_duration;
-use crate::api::Origins;
+use crate::api::{Origins, Quotas};
 use crate::auth::{Policy, VerifiedTokens};
 use crate::tls::Certificates;
 
@@ -64,6 +66,8 @@ pub struct Config {
     pub max_connections: usize,
     /// Subscribers at once that belong to one subject of a token.
     pub max_connections_per_subject: usize,
+    /// How much one address or subject may take.
+    pub quotas: Quotas,
     /// Largest request body in bytes.
     pub max_request_body: usize,
     /// Bounds on what a request holds.
@@ -125,6 +129,7 @@ impl Config {
             write_timeout: read.positive_duration("write_timeout"),
             max_connections: read.count("max_connections"),
             max_connections_per_subject: read.count("max_connections_per_subject"),
+            quotas: quotas(&mut read),
             max_request_body: read.size("max_request_body"),
             limits: limits(&mut read),
             retention: retention(&mut read),
@@ -255,6 +260,24 @@ fn limits(read: &mut Reader<'_>) -> Limits {
         matcher_length: read.size("max_matcher_length"),
         grants: read.count("max_grants"),
     }
+}
+
+fn quotas(read: &mut Reader<'_>) -> Quotas {
+    Quotas {
+        http_connections: read.count("max_http_connections"),
+        connections_per_address: read.bound("max_connections_per_address"),
+        publish_rate_per_address: read.bound("publish_rate_per_address"),
+        publish_rate_per_subject: read.bound("publish_rate_per_subject"),
+        trusted_proxies: read.list("trusted_proxies", parse_network),
+    }
+}
+
+/// A network, or one address.
+fn parse_network(text: &str) -> Result<IpNet, String> {
+    let one = text.parse::<IpAddr>().map(IpNet::from);
+    text.parse()
+        .or(one)
+        .map_err(|_| "needs a network, as in 10.0.0.0/8 or 2001:db8::/32".to_owned())
 }
 
 fn retention(read: &mut Reader<'_>) -> Retention {

@@ -213,6 +213,43 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting("max_connections", "100000", "COUNT", "Subscribers at once"),
     setting(
+        "max_connections_per_address",
+        "1000",
+        "COUNT",
+        "Connections at once of one address, or of one /64 network of IPv6, beyond this machine; 0 for no \
+         bound",
+    )
+    .live(),
+    setting(
+        "max_http_connections",
+        "100000",
+        "COUNT",
+        "Connections at once that are no streams over plain HTTP/1.1: requests under way or to come, and \
+         everything over TLS or HTTP/2",
+    )
+    .live(),
+    setting(
+        "publish_rate_per_address",
+        "0",
+        "COUNT",
+        "Publications a second from one address; 0 for no bound",
+    )
+    .live(),
+    setting(
+        "publish_rate_per_subject",
+        "0",
+        "COUNT",
+        "Publications a second with tokens of one subject (iss and sub); 0 for no bound",
+    )
+    .live(),
+    setting(
+        "trusted_proxies",
+        "",
+        "NETWORK...",
+        "Proxies whose X-Forwarded-For is believed, as in 10.0.0.0/8: addresses are counted by it",
+    )
+    .live(),
+    setting(
         "max_connections_per_subject",
         "1000",
         "COUNT",

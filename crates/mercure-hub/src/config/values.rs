@@ -129,6 +129,13 @@ impl<'a> Reader<'a> {
         self.one(name, parse_size)
     }
 
+    /// A count, or zero for no bound.
+    pub(super) fn bound(&mut self, name: &'static str) -> usize {
+        self.one(name, |text| {
+            text.parse().map_err(|_| "must be a whole number, or 0 for no bound".to_owned())
+        })
+    }
+
     pub(super) fn count(&mut self, name: &'static str) -> usize {
         self.one(name, |text| match text.parse() {
             Ok(count) if count > 0 => Ok(count),

@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue};
 use http_body::Frame;
 use mercure_engine::BodyReader;
 
+use super::connection::Peer;
 use crate::api::{Answer, Headers, Request};
 
 /// An answer in the library's form.
@@ -44,7 +45,8 @@ pub(super) fn request_of(head: &http::request::Parts) -> Request {
         headers.push("host", authority.as_str().as_bytes());
     }
     let query = head.uri.query().unwrap_or_default().to_owned();
-    Request { query, headers, form: Vec::new() }
+    let peer = head.extensions.get::<Peer>().and_then(|peer| peer.0);
+    Request { query, headers, form: Vec::new(), peer }
 }
 
 /// A subscriber's stream as a response body.

@@ -1,4 +1,5 @@
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use hyper::service::Service as _;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -15,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 
 use super::classify::MAX_HEAD;
+use super::refused::Refused;
 use crate::server::stopped;
 
 /// A bound listener.
@@ -159,8 +162,18 @@ impl Bound {
     }
 }
 
-/// Serves a connection through the HTTP library, HTTP/1.1 or HTTP/2.
-pub(super) async fn serve_library<S>(socket: S, router: Router, mut shutdown: watch::Receiver<bool>)
+/// Who is at the other end, as routes see it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) Option<IpAddr>);
+
+/// Serves a connection through the HTTP library, HTTP/1.1 or HTTP/2; tells what was refused before any
+/// route has seen it.
+pub(super) async fn serve_library<S>(
+    socket: S,
+    peer: Peer,
+    router: Router,
+    mut shutdown: watch::Receiver<bool>,
+) -> Option<Refused>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -178,6 +191,10 @@ where
         // A peer that is gone, or never meant to speak, does not answer a ping.
         .keep_alive_interval(Duration::from_secs(30));
     let service = TowerToHyperService::new(router);
+    let service = hyper::service::service_fn(move |mut request: http::Request<_>| {
+        request.extensions_mut().insert(peer);
+        service.call(request)
+    });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
     let result = tokio::select! {
         result = connection.as_mut() => result,
@@ -186,15 +203,42 @@ where
             connection.await
         }
     };
-    if let Err(error) = result {
-        tracing::debug!(%error, "a connection broke");
+    let error = result.err()?;
+    tracing::debug!(%error, "a connection broke");
+    // What the library answers itself.
+    let error = error.downcast_ref::<hyper::Error>()?;
+    match () {
+        () if error.is_parse_too_large() => Some(Refused::TooLarge),
+        () if error.is_timeout() => Some(Refused::Late),
+        () if error.is_parse() => Some(Refused::Malformed),
+        () => None,
     }
 }
 
 impl Connection {
     /// Serves the connection through the library alone.
     pub(crate) async fn serve_library(self, router: Router, shutdown: watch::Receiver<bool>) {
-        serve_library(self, router, shutdown).await;
+        let peer = Peer(self.peer());
+        serve_library(self, peer, router, shutdown).await;
+    }
+
+    /// The address at its other end; `None` on a Unix socket.
+    pub(crate) fn peer(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(socket) => socket.peer_addr().ok().map(|address| address.ip()),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Says that there is no room, and closes, without waiting for anything.
+    pub(super) fn turn_away(&self) {
+        const FULL: &[u8] =
+            b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 5\r\nContent-Length: 0\r\n\
+            Connection: close\r\n\r\n";
+        if let Self::Tcp(socket) = self {
+            // Nobody may be there to hear it.
+            let _ = socket.try_write(FULL);
+        }
     }
 
     pub(super) fn prepare(&self, write_timeout: Duration) {

@@ -8,6 +8,7 @@
 
 use std::future::poll_fn;
 use std::io::{self, Write as _};
+use std::net::IpAddr;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 
 use super::classify::{Class, classify};
 use super::connection::Connection;
+use super::gate::Admission;
 use super::site::Site;
 use super::wait::Wait;
 use crate::api::{self, Answer, Request, Service};
@@ -35,6 +37,9 @@ const MAX_ANSWERS: usize = 16 * 1024;
 /// A connection whose requests are served here, as long as they are plain.
 pub(super) struct Conversation<'a> {
     connection: Connection,
+    /// What the connection counts for.
+    admission: Admission,
+    peer: Option<IpAddr>,
     site: &'a Site,
     read: BytesMut,
     /// Answers that leave before the next wait.
@@ -47,7 +52,7 @@ pub(super) enum Rest {
     /// Nothing: the connection is closed, or a shard's.
     Nothing,
     /// A request that the library has to read: its bytes, and the connection.
-    Request(Bytes, Connection),
+    Request(Bytes, Connection, Admission),
 }
 
 /// What a client wants next.
@@ -61,9 +66,15 @@ enum Next {
 }
 
 impl<'a> Conversation<'a> {
-    pub(super) fn new(connection: Connection, site: &'a Site, stop: watch::Receiver<bool>) -> Self {
-        let read = BytesMut::with_capacity(FIRST_READ);
-        Self { connection, site, read, answers: Vec::new(), wait: Wait::new(stop) }
+    pub(super) fn new(
+        connection: Connection,
+        admission: Admission,
+        site: &'a Site,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        let (read, peer) = (BytesMut::with_capacity(FIRST_READ), connection.peer());
+        let (answers, wait) = (Vec::new(), Wait::new(stop));
+        Self { connection, admission, peer, site, read, answers, wait }
     }
 
     /// Serves requests until the connection is closed, or another's.
@@ -86,7 +97,8 @@ impl<'a> Conversation<'a> {
                     return self.subscribe(request).await.map(|()| Rest::Nothing);
                 }
                 Next::Other => {
-                    return Ok(Rest::Request(self.read.split().freeze(), self.connection));
+                    let read = self.read.split().freeze();
+                    return Ok(Rest::Request(read, self.connection, self.admission));
                 }
                 Next::Nothing => return Ok(Rest::Nothing),
             }
@@ -99,10 +111,14 @@ impl<'a> Conversation<'a> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let next = match classify(&self.read, &self.site.hub_path) {
-                Class::Publication { request, head, body } => {
+                Class::Publication { mut request, head, body } => {
+                    request.peer = self.peer;
                     return Ok(Next::Publication(request, head, body));
                 }
-                Class::Subscription(request) => Next::Subscription(request),
+                Class::Subscription(mut request) => {
+                    request.peer = self.peer;
+                    Next::Subscription(request)
+                }
                 Class::Unfinished { at_least } => {
                     self.flush().await?;
                     while self.read.len() < at_least {
@@ -162,8 +178,11 @@ impl<'a> Conversation<'a> {
     async fn subscribe(mut self, request: Request) -> io::Result<()> {
         let terms = self.site.terms();
         let service = &terms.service;
-        match api::subscribe(service, &terms.policy, &request, None).await {
-            Ok(accepted) => {
+        match self.site.subscribe(&request).await {
+            Ok(mut accepted) => {
+                if let Some(address) = self.admission.address.take() {
+                    accepted.hold(Box::new(address));
+                }
                 let mut head = Vec::new();
                 write_head(&mut head, 200, &accepted.headers);
                 write_date(&mut head, service);
@@ -183,6 +202,7 @@ impl<'a> Conversation<'a> {
     }
 
     fn answer(&mut self, answer: &Answer, framing: &str) {
+        self.site.gate.refusals.count_answer(answer.status);
         let out = &mut self.answers;
         write_head(out, answer.status, &answer.headers);
         write_date(out, &self.site.terms().service);
@@ -195,7 +215,7 @@ impl<'a> Conversation<'a> {
 async fn publication(site: &Site, request: &Request, body: &[u8]) -> Answer {
     let terms = site.terms();
     let (service, policy) = (&terms.service, &terms.policy);
-    match api::publisher(service, policy, request).await {
+    match site.publisher(&terms, request).await {
         Ok(principal) => api::publish(service, policy, request, body, &principal).await,
         Err(refusal) => refusal,
     }

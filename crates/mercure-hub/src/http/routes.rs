@@ -28,7 +28,13 @@ pub(crate) fn public(site: Arc<Site>) -> Router {
     for path in metadata_paths(&site) {
         router = router.route(&path, any(metadata));
     }
-    router.fallback(elsewhere).layer(from_fn(named)).with_state(site)
+    let counted = map_response_with_state(Arc::clone(&site), count);
+    router.fallback(elsewhere).layer(from_fn(named)).layer(counted).with_state(site)
+}
+
+async fn count(State(site): State<Arc<Site>>, response: Response) -> Response {
+    site.gate.refusals.count_answer(response.status().as_u16());
+    response
 }
 
 /// A request over HTTP/1.1 names one host (RFC 9112, 3.2): what is in between could understand another
@@ -108,8 +114,7 @@ async fn metadata(State(site): State<Arc<Site>>, request: Request) -> Response {
 async fn subscribe(site: &Site, request: Request) -> Response {
     let (head, _) = request.into_parts();
     let (request, terms) = (request_of(&head), site.terms());
-    let accepted = api::subscribe(&terms.service, &terms.policy, &request, None).await;
-    respond(accepted, &terms.service)
+    respond(site.subscribe(&request).await, &terms.service)
 }
 
 /// A subscription whose parameters are in the body (RFC 10008).
@@ -121,7 +126,7 @@ async fn query(site: &Site, request: Request) -> Response {
         true => match read(body, service.max_request_body).await {
             Ok(form) => {
                 request.form = form.into();
-                return respond(api::subscribe(service, policy, &request, None).await, service);
+                return respond(site.subscribe(&request).await, service);
             }
             Err(refusal) => refusal,
         },
@@ -144,7 +149,7 @@ async fn publication(
 ) -> Result<Answer, Answer> {
     let terms = site.terms();
     let (service, policy) = (&terms.service, &terms.policy);
-    let principal = match api::publisher(service, policy, request).await {
+    let principal = match site.publisher(&terms, request).await {
         Ok(principal) => principal,
         Err(refusal) => {
             drain(body).await;

@@ -2,12 +2,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::Router;
+use mercure_protocol::Principal;
 use tokio::sync::watch;
 
-use super::connection::{Connection, serve_library};
+use super::connection::{Connection, Peer, serve_library};
 use super::direct::{Conversation, Rest};
+use super::gate::{Admission, Gate};
 use super::prefixed::Prefixed;
-use crate::api::Service;
+use super::refused::Refused;
+use crate::api::{self, Accepted, Answer, Quotas, Request, Service};
 use crate::auth::Policy;
 use crate::tls::Tls;
 
@@ -19,6 +22,7 @@ pub(crate) struct Site {
     /// A peer that accepts nothing for this long is gone.
     pub(crate) write_timeout: Duration,
     pub(crate) tls: Option<Tls>,
+    pub(crate) gate: Gate,
 }
 
 /// What requests are served by: replaced as a whole, so that each is judged by one configuration.
@@ -26,6 +30,7 @@ pub(crate) struct Site {
 pub(crate) struct Terms {
     pub(crate) service: Service,
     pub(crate) policy: Policy,
+    pub(crate) quotas: Quotas,
 }
 
 impl Site {
@@ -35,7 +40,13 @@ impl Site {
         write_timeout: Duration,
         tls: Option<Tls>,
     ) -> Self {
-        Self { terms: RwLock::new(Arc::new(terms)), hub_path, write_timeout, tls }
+        Self {
+            terms: RwLock::new(Arc::new(terms)),
+            hub_path,
+            write_timeout,
+            tls,
+            gate: Gate::new(),
+        }
     }
 
     /// The terms of this moment.
@@ -48,6 +59,45 @@ impl Site {
         *self.terms.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(terms);
     }
 
+    /// Serves a subscription request up to the point where the stream begins.
+    pub(super) async fn subscribe(&self, request: &Request) -> Result<Accepted, Answer> {
+        let terms = self.terms();
+        let counted = self.gate.admit_stream(&terms.quotas, request)?;
+        let mut accepted = api::subscribe(&terms.service, &terms.policy, request, None).await?;
+        if let Some(counted) = counted {
+            accepted.hold(Box::new(counted));
+        }
+        Ok(accepted)
+    }
+
+    /// Who asks to publish: whether they may, and not too often, before their body is read.
+    pub(super) async fn publisher(
+        &self,
+        terms: &Terms,
+        request: &Request,
+    ) -> Result<Principal, Answer> {
+        let now = terms.service.hub.clock().now();
+        self.gate.pace_address(&terms.quotas, request, now)?;
+        let principal = api::publisher(&terms.service, &terms.policy, request).await?;
+        self.gate.pace_subject(&terms.quotas, &principal, now)?;
+        Ok(principal)
+    }
+
+    fn count(&self, refused: Option<Refused>) {
+        if let Some(reason) = refused {
+            self.gate.refusals.count(reason);
+        }
+    }
+
+    /// Lets a connection in, or turns it away at once.
+    fn admit(&self, connection: &Connection) -> Option<Admission> {
+        let admission = self.gate.admit(&self.terms().quotas, connection.peer());
+        if admission.is_none() {
+            connection.turn_away();
+        }
+        admission
+    }
+
     /// Serves one connection of the public listeners until it ends.
     pub(crate) async fn serve(
         &self,
@@ -55,11 +105,15 @@ impl Site {
         router: Router,
         shutdown: watch::Receiver<bool>,
     ) {
+        let Some(admission) = self.admit(&connection) else { return };
         connection.prepare(self.write_timeout);
-        match Conversation::new(connection, self, shutdown.clone()).serve().await {
+        let conversation = Conversation::new(connection, admission, self, shutdown.clone());
+        match conversation.serve().await {
             Ok(Rest::Nothing) => {}
-            Ok(Rest::Request(prefix, socket)) => {
-                serve_library(Prefixed { prefix, socket }, router, shutdown).await;
+            Ok(Rest::Request(prefix, socket, _admission)) => {
+                let peer = Peer(socket.peer());
+                let socket = Prefixed { prefix, socket };
+                self.count(serve_library(socket, peer, router, shutdown).await);
             }
             Err(error) => tracing::debug!(%error, "a connection broke"),
         }
@@ -75,11 +129,19 @@ impl Site {
         let Some(tls) = &self.tls else {
             return self.serve(connection, router, shutdown).await;
         };
+        let peer = connection.peer();
+        // Not in plain words: it waits for a handshake.
+        let Some(_admission) = self.gate.admit(&self.terms().quotas, peer) else { return };
         connection.prepare(self.write_timeout);
         match tls.accept(connection).await {
             Ok(None) => {}
-            Ok(Some(stream)) => serve_library(stream, router, shutdown).await,
-            Err(error) => tracing::debug!(%error, "a handshake failed"),
+            Ok(Some(stream)) => {
+                self.count(serve_library(stream, Peer(peer), router, shutdown).await);
+            }
+            Err(error) => {
+                self.gate.refusals.count(Refused::Handshake);
+                tracing::debug!(%error, "a handshake failed");
+            }
         }
     }
 }

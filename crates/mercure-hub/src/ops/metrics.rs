@@ -1,5 +1,6 @@
 use std::fmt;
 
+use crate::http::Refusals;
 use mercure_engine::{Hub, State};
 use metrics::{counter, describe_counter, describe_gauge, gauge, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
@@ -26,7 +27,7 @@ impl Figures {
 
     /// Takes the figures of this moment. What the engine would have to be asked for is left as it
     /// was if it does not answer.
-    pub(super) async fn of(&self, hub: &Hub) -> String {
+    pub(super) async fn of(&self, hub: &Hub, refusals: &Refusals) -> String {
         let (held, head) = (hub.measure().await.ok(), hub.head().await.ok());
         let (stats, state, tail) = (hub.stats(), hub.transport_state(), hub.tail());
         with_local_recorder(&self.recorder, || {
@@ -43,6 +44,9 @@ impl Figures {
             ];
             for (part, bytes) in parts {
                 gauge!("mercure_memory_bytes", "part" => part).set(bytes as f64);
+            }
+            for (reason, count) in refusals.all() {
+                counter!("mercure_refused_total", "reason" => reason).absolute(count);
             }
             let away = match state {
                 State::Available => 0.0,
@@ -69,6 +73,7 @@ fn describe() {
     describe_counter!("mercure_events_delivered_total", "Events handed to subscribers' sockets");
     describe_counter!("mercure_gaps_total", "Streams ended because the log had dropped events");
     describe_counter!("mercure_stalled_total", "Streams ended because their client did not read");
+    describe_counter!("mercure_refused_total", "Connections and requests refused, by reason");
     describe_gauge!("mercure_memory_bytes", "Memory by what it is for, about");
     describe_gauge!("mercure_transport_available", "1 if the transport's engine answers");
     describe_gauge!("mercure_transport_away_seconds", "How long it has not answered");

@@ -11,6 +11,7 @@ use mercure_engine::{Hub, State};
 
 use self::metrics::Figures;
 use crate::api::Answer;
+use crate::http::Site;
 
 /// How long the engine may be away before a restart of this process is worth a try. Long, because a
 /// restart ends every stream, and most often the engine is what is broken.
@@ -20,13 +21,14 @@ const LIVE_PATIENCE: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub(crate) struct Ops {
     hub: Arc<Hub>,
+    site: Arc<Site>,
     figures: Figures,
     stopping: AtomicBool,
 }
 
 impl Ops {
-    pub(crate) fn new(hub: Arc<Hub>) -> Self {
-        Self { hub, figures: Figures::new(), stopping: AtomicBool::new(false) }
+    pub(crate) fn new(hub: Arc<Hub>, site: Arc<Site>) -> Self {
+        Self { hub, site, figures: Figures::new(), stopping: AtomicBool::new(false) }
     }
 
     /// Says from now on that no more clients should be sent here.
@@ -50,7 +52,7 @@ impl Ops {
     /// Figures in Prometheus' text format.
     pub(crate) async fn metrics(&self) -> Answer {
         let mut answer = Answer::text(200, "");
-        answer.body = self.figures.of(&self.hub).await.into_bytes();
+        answer.body = self.figures.of(&self.hub, &self.site.gate.refusals).await.into_bytes();
         answer
     }
 }

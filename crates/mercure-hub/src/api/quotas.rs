@@ -1,0 +1,76 @@
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::Request;
+
+/// How much one address, or one subject of tokens, may take; zero for no bound.
+#[derive(Debug, Clone, Default)]
+pub struct Quotas {
+    /// Connections at once that are no plain streams.
+    pub http_connections: usize,
+    /// Connections at once of one address.
+    pub connections_per_address: usize,
+    /// Publications a second from one address.
+    pub publish_rate_per_address: usize,
+    /// Publications a second with tokens of one subject.
+    pub publish_rate_per_subject: usize,
+    /// Networks whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+impl Quotas {
+    /// Whether an address is a proxy's that is believed.
+    #[must_use]
+    pub fn is_trusted(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.trusted_proxies.iter().any(|network| network.contains(&address))
+    }
+
+    /// Whose request it is: the last address that no believed proxy stands at. What a client claims
+    /// of itself stands before that, and is not looked at.
+    #[must_use]
+    pub fn client(&self, request: &Request) -> Option<IpAddr> {
+        let mut client = request.peer?;
+        let fields: Vec<_> = request.headers.all("x-forwarded-for").collect();
+        let mut hops = fields.iter().rev().flat_map(|field| field.rsplit(','));
+        while self.is_trusted(client)
+            && let Some(hop) = hops.next()
+            && let Ok(address) = hop.trim().parse()
+        {
+            client = address;
+        }
+        Some(client)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_cannot_choose_its_address() {
+        let trusted = ["127.0.0.0/8", "10.0.0.0/8", "2001:db8::/32"];
+        let quotas = Quotas {
+            trusted_proxies: trusted.iter().map(|text| text.parse().expect("valid")).collect(),
+            ..Quotas::default()
+        };
+        let cases: [(&str, &[&str], &str); 9] = [
+            ("192.0.2.1", &[], "192.0.2.1"),
+            ("192.0.2.1", &["198.51.100.7"], "192.0.2.1"),
+            ("127.0.0.1", &[], "127.0.0.1"),
+            ("127.0.0.1", &["198.51.100.7"], "198.51.100.7"),
+            ("127.0.0.1", &["1.2.3.4, 198.51.100.7"], "198.51.100.7"),
+            ("127.0.0.1", &["1.2.3.4", "198.51.100.7 , 10.0.0.9"], "198.51.100.7"),
+            ("::ffff:10.0.0.1", &["2001:db8::5"], "2001:db8::5"),
+            ("10.0.0.1", &["1.2.3.4, unknown"], "10.0.0.1"),
+            ("10.0.0.1", &["1.2.3.4, 10.0.0.2"], "1.2.3.4"),
+        ];
+        for (peer, fields, expected) in cases {
+            let mut request = Request { peer: peer.parse().ok(), ..Request::default() };
+            fields.iter().for_each(|f| request.headers.push("X-Forwarded-For", f.as_bytes()));
+            let found = quotas.client(&request).map(|address| address.to_string());
+            assert_eq!(found.as_deref(), Some(expected), "{peer} {fields:?}");
+        }
+    }
+}

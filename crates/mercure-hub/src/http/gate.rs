@@ -1,0 +1,249 @@
+//! How much of the hub one address may take: connections at once, publications a second.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mercure_protocol::{ClientId, Principal};
+use quick_cache::sync::Cache;
+
+use super::refused::{Refusals, Refused};
+use crate::api::{Answer, Quotas, Request};
+
+/// Publishers whose pace is remembered; who is forgotten may publish at once.
+const PUBLISHERS: usize = 100_000;
+
+/// Who has what.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    open: Arc<AtomicUsize>,
+    addresses: Arc<Addresses>,
+    /// When each publisher's next publication is due, in nanoseconds on the hub's clock.
+    paces: Cache<Publisher, Arc<AtomicU64>>,
+    pub(crate) refusals: Refusals,
+}
+
+type Addresses = Mutex<HashMap<Source, usize>>;
+
+/// Whom an address belongs to, as far as it tells: a network of IPv6 is given to one customer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Source {
+    V4(Ipv4Addr),
+    V6([u16; 4]),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Publisher {
+    Address(Source),
+    Subject(ClientId),
+}
+
+/// What a connection counts for, for as long as it is held.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    _http: Counted,
+    /// Goes with a stream to wherever that is written.
+    pub(crate) address: Option<AddressPermit>,
+}
+
+#[derive(Debug)]
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One of the connections of an address.
+#[derive(Debug)]
+pub(crate) struct AddressPermit {
+    addresses: Arc<Addresses>,
+    source: Source,
+}
+
+impl Drop for AddressPermit {
+    fn drop(&mut self) {
+        let mut addresses = lock(&self.addresses);
+        if let Some(count) = addresses.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                addresses.remove(&self.source);
+            }
+        }
+    }
+}
+
+fn lock(addresses: &Addresses) -> MutexGuard<'_, HashMap<Source, usize>> {
+    addresses.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Source {
+    fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, ..] = address.segments();
+                Self::V6([a, b, c, d])
+            }
+        }
+    }
+}
+
+impl Gate {
+    pub(crate) fn new() -> Self {
+        Self {
+            open: Arc::default(),
+            addresses: Arc::default(),
+            paces: Cache::new(PUBLISHERS),
+            refusals: Refusals::default(),
+        }
+    }
+
+    /// Lets a connection in; `None` if there are too many, in all or of its address.
+    pub(crate) fn admit(&self, quotas: &Quotas, peer: Option<IpAddr>) -> Option<Admission> {
+        let one_more = |open: usize| (open < quotas.http_connections).then_some(open + 1);
+        let open = self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        if open.is_err() {
+            self.refusals.count(Refused::Connections);
+            return None;
+        }
+        let http = Counted(Arc::clone(&self.open));
+        // A proxy speaks for many, and who is on this machine could be one.
+        let speaks_for_itself =
+            |peer: &IpAddr| !peer.to_canonical().is_loopback() && !quotas.is_trusted(*peer);
+        let address = match peer.filter(speaks_for_itself) {
+            Some(peer) => self.take(quotas, peer)?,
+            None => None,
+        };
+        Some(Admission { _http: http, address })
+    }
+
+    /// Counts a stream for the address that a proxy speaks for.
+    pub(crate) fn admit_stream(
+        &self,
+        quotas: &Quotas,
+        request: &Request,
+    ) -> Result<Option<AddressPermit>, Answer> {
+        let Some(client) = quotas.client(request) else { return Ok(None) };
+        if Some(client) == request.peer {
+            return Ok(None);
+        }
+        self.take(quotas, client).ok_or_else(Answer::too_many_connections)
+    }
+
+    /// Whether a publication comes too soon after others of its address.
+    pub(crate) fn pace_address(
+        &self,
+        quotas: &Quotas,
+        request: &Request,
+        now: Duration,
+    ) -> Result<(), Answer> {
+        let rate = quotas.publish_rate_per_address;
+        let Some(client) = quotas.client(request).filter(|_| rate > 0) else { return Ok(()) };
+        self.pace(Publisher::Address(Source::of(client)), rate, now)
+    }
+
+    /// Whether it comes too soon after others with tokens of its subject.
+    pub(crate) fn pace_subject(
+        &self,
+        quotas: &Quotas,
+        principal: &Principal,
+        now: Duration,
+    ) -> Result<(), Answer> {
+        let rate = quotas.publish_rate_per_subject;
+        match principal {
+            Principal::Granted { client: Some(client), .. } if rate > 0 => {
+                self.pace(Publisher::Subject(*client), rate, now)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn take(&self, quotas: &Quotas, address: IpAddr) -> Option<Option<AddressPermit>> {
+        let most = quotas.connections_per_address;
+        if most == 0 {
+            return Some(None);
+        }
+        let source = Source::of(address);
+        let mut addresses = lock(&self.addresses);
+        let count = addresses.entry(source).or_default();
+        if *count >= most {
+            drop(addresses);
+            self.refusals.count(Refused::ConnectionsPerAddress);
+            return None;
+        }
+        *count += 1;
+        Some(Some(AddressPermit { addresses: Arc::clone(&self.addresses), source }))
+    }
+
+    /// The generic cell rate algorithm: so many a second, and as many at once after a pause.
+    fn pace(&self, who: Publisher, rate: usize, now: Duration) -> Result<(), Answer> {
+        const SECOND: u64 = 1_000_000_000;
+        let each = SECOND / (rate as u64).min(SECOND);
+        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let fresh = || Ok::<_, std::convert::Infallible>(Arc::new(AtomicU64::new(now)));
+        let Ok(due) = self.paces.get_or_insert_with(&who, fresh);
+        let next = |due: u64| {
+            let due = due.max(now) + each;
+            (due - now <= SECOND.max(each)).then_some(due)
+        };
+        due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).map(|_| ()).map_err(|due| {
+            self.refusals.count(Refused::PublishRate);
+            Answer::too_fast(Duration::from_nanos(due.saturating_sub(now)))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quotas() -> Quotas {
+        Quotas {
+            http_connections: 5,
+            connections_per_address: 2,
+            publish_rate_per_address: 10,
+            trusted_proxies: vec!["10.0.0.0/8".parse().expect("a network")],
+            ..Quotas::default()
+        }
+    }
+
+    fn address(text: &str) -> Option<IpAddr> {
+        Some(text.parse().expect("an address"))
+    }
+
+    #[test]
+    fn an_address_has_so_many_connections_and_gets_them_back() {
+        let (gate, quotas) = (Gate::new(), quotas());
+        let admit = |text| gate.admit(&quotas, address(text));
+        let held = [admit("192.0.2.1"), admit("::ffff:192.0.2.1")];
+        assert!(held.iter().all(Option::is_some));
+        assert!(admit("192.0.2.1").is_none(), "it has two");
+        let network = [admit("2001:db8:1:2::1"), admit("2001:db8:1:2::2")];
+        assert!(admit("2001:db8:1:2::3").is_none(), "one network is one customer");
+        assert!(network.iter().all(Option::is_some));
+        let proxies = admit("10.1.2.3");
+        assert!(proxies.is_some() && admit("127.0.0.1").is_none(), "five in all");
+        drop((held, network, proxies));
+        assert_eq!(gate.open.load(Ordering::Relaxed), 0);
+        assert!(lock(&gate.addresses).is_empty(), "nobody is remembered");
+    }
+
+    #[test]
+    fn whoever_is_too_fast_is_told_when_to_come_back() {
+        let (gate, quotas) = (Gate::new(), quotas());
+        let request = Request { peer: address("192.0.2.1"), ..Request::default() };
+        let publish = |now: u64| gate.pace_address(&quotas, &request, Duration::from_millis(now));
+        let burst = (0..20).filter(|_| publish(0).is_ok()).count();
+        assert_eq!(burst, 10, "a second's worth at once");
+        let refusal = publish(50).expect_err("too soon");
+        assert_eq!(refusal.status, 429);
+        assert!(publish(100).is_ok() && publish(100).is_err(), "one every tenth of a second");
+        assert_eq!((1000..3000).filter(|now| publish(*now).is_ok()).count(), 28);
+        let other = Request { peer: address("192.0.2.2"), ..Request::default() };
+        assert!(gate.pace_address(&quotas, &other, Duration::ZERO).is_ok());
+    }
+}

@@ -1,0 +1,264 @@
+//! What one client may take, and what becomes of the others meanwhile. `MERCURE_DRILL=long` for a run
+//! of abuse at full size.
+#![allow(clippy::print_stdout, reason = "a drill tells what it has measured")]
+
+mod drill;
+mod support;
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use drill::client::{Wire, field, publish};
+use drill::node::Node;
+use drill::{is_long, publisher};
+use mercure_transports::testing::{free_port, is_missing};
+use serde_json::json;
+use support::{PATH, PUBLISHER_KEY, v0};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// Sends a request; the head of its answer, and the connection.
+async fn ask(address: &str, request: &str) -> (String, Wire) {
+    let mut wire = Wire::connect(address).await.expect("connect");
+    wire.write(request).await.expect("write");
+    let head = wire.until("\r\n\r\n").await.expect("a head");
+    (head, wire)
+}
+
+fn subscription(from: &str) -> String {
+    format!("GET {PATH}?topic=t HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: {from}\r\n\r\n")
+}
+
+fn publication(from: &str, token: &str) -> String {
+    format!(
+        "POST {PATH} HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: {from}\r\nAuthorization: Bearer {token}\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 14\r\n\r\ntopic=t&data=x"
+    )
+}
+
+fn status(head: &str) -> &str {
+    head.split(' ').nth(1).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_has_so_many_streams_and_others_are_not_touched() {
+    let settings = ["--trusted-proxies=127.0.0.0/8", "--max-connections-per-address=3"];
+    let hub = Node::start("memory://", &settings);
+    let address = hub.address();
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let (head, wire) = ask(&address, &subscription("192.0.2.1")).await;
+        assert_eq!(status(&head), "200");
+        held.push(wire);
+    }
+    let (head, _) = ask(&address, &subscription("10.9.9.9, 192.0.2.1")).await;
+    assert_eq!(status(&head), "429", "what a client claims before the proxy's word is nothing");
+    assert!(field(&head, "retry-after").is_some(), "{head}");
+    // By way of the library as well.
+    let head = ask(&address, &subscription("192.0.2.1").replace("GET /", "HEAD /")).await.0;
+    assert_eq!(status(&head), "405");
+    assert_eq!(status(&ask(&address, &subscription("192.0.2.2")).await.0), "200");
+    // Without the proxy's word it is the proxy itself, which is not counted.
+    assert_eq!(status(&ask(&address, &subscription("")).await.0), "200");
+    held.pop();
+    let begin = Instant::now();
+    while status(&ask(&address, &subscription("192.0.2.1")).await.0) != "200" {
+        assert!(begin.elapsed() < Duration::from_secs(20), "a place was not given back");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publishers_that_are_too_fast_are_told_when_to_come_back() {
+    let settings = ["--trusted-proxies=127.0.0.1", "--publish-rate-per-address=5"];
+    let hub = Node::start("memory://", &settings);
+    let refused = async |from: &str| {
+        let (mut wire, mut refused) = (Wire::connect(&hub.address()).await.expect("connect"), None);
+        for _ in 0..20 {
+            wire.write(&publication(from, &publisher())).await.expect("write");
+            let head = wire.until("\r\n\r\n").await.expect("a head");
+            wire.body(&head).await.expect("a body");
+            if status(&head) == "429" {
+                refused = Some(head);
+            }
+        }
+        refused
+    };
+    let head = refused("192.0.2.1").await.expect("twenty at once are too many");
+    assert!(field(&head, "retry-after").is_some_and(|after| after.parse::<u8>().is_ok()), "{head}");
+    assert_eq!(
+        status(&ask(&hub.address(), &publication("192.0.2.2", &publisher())).await.0),
+        "200"
+    );
+
+    let hub = Node::start("memory://", &["--publish-rate-per-subject=1"]);
+    let of = |subject: &str| {
+        let claims = json!({"sub": subject, "mercure": {"publish": ["*"]}});
+        support::sign(PUBLISHER_KEY, "JWT", &claims)
+    };
+    let publish = async |subject: &str| {
+        let (head, _) = ask(&hub.address(), &publication("", &of(subject))).await;
+        status(&head).to_owned()
+    };
+    let mut statuses = Vec::new();
+    for _ in 0..10 {
+        statuses.push(publish("one").await);
+    }
+    assert!(statuses[0] == "200" && statuses.contains(&"429".to_owned()), "{statuses:?}");
+    assert_eq!(publish("another").await, "200");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_say_nothing_have_a_bound_and_streams_are_not_among_them() {
+    let hub = Node::start("memory://", &["--max-http-connections=3"]);
+    let address = hub.address();
+    let mut streams = Vec::new();
+    for _ in 0..10 {
+        let (head, wire) = ask(&address, &subscription("")).await;
+        assert_eq!(status(&head), "200");
+        streams.push(wire);
+    }
+    let silent: Vec<_> = [(), (), ()].map(|()| std::net::TcpStream::connect(&address)).into();
+    let begin = Instant::now();
+    let refused = loop {
+        // The silent ones are let in a little later than they are connected.
+        let mut wire = Wire::connect(&address).await.expect("connect");
+        let head = wire.until("\r\n\r\n");
+        if let Ok(head) = tokio::time::timeout(Duration::from_millis(500), head).await {
+            break head.expect("a head");
+        }
+        assert!(begin.elapsed() < Duration::from_secs(20), "everybody is let in");
+    };
+    assert_eq!(status(&refused), "429");
+    drop(silent);
+    let mut wire = loop {
+        let mut wire = Wire::connect(&address).await.expect("connect");
+        if publish(&mut wire, &publisher(), "topic=t&data=y").await.unwrap_or(false) {
+            break wire;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(20), "places are not given back");
+    };
+    assert!(publish(&mut wire, &publisher(), "topic=t&data=z").await.expect("an answer"));
+    for stream in &mut streams {
+        while !stream.until("\n").await.expect("it goes on").contains("data: z") {}
+    }
+}
+
+/// What `/metrics` says, which Prometheus' own tool must find right.
+async fn figures(ops: u16) -> String {
+    let (head, mut wire) =
+        ask(&format!("127.0.0.1:{ops}"), "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let text = wire.body(&head).await.expect("a body");
+    if !is_missing("promtool") {
+        let mut tool = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("promtool runs");
+        tool.stdin.take().expect("piped").write_all(text.as_bytes()).expect("write");
+        let output = tool.wait_with_output().expect("it ends");
+        assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stdout));
+    }
+    text
+}
+
+fn figure(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in\n{text}"))
+}
+
+/// How long events take to a healthy subscriber, in microseconds, in order of size.
+async fn latencies(address: &str, events: usize) -> Vec<u128> {
+    let (_, mut stream) = ask(address, &subscription("")).await;
+    let mut wire = Wire::connect(address).await.expect("connect");
+    let mut taken = Vec::new();
+    for number in 0..events {
+        let begin = Instant::now();
+        let form = format!("topic=t&data=event-{number}");
+        assert!(publish(&mut wire, &publisher(), &form).await.expect("an answer"));
+        while stream.until("\n").await.expect("it goes on") != format!("data: event-{number}") {}
+        taken.push(begin.elapsed().as_micros());
+        // Slower than a publisher may be.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    taken.sort_unstable();
+    taken
+}
+
+/// Keeps everything busy that somebody without a token can keep busy.
+fn abuse(address: &str, times: usize) -> JoinSet<()> {
+    let mut abuse = JoinSet::new();
+    for _ in 0..times {
+        let address = address.to_owned();
+        abuse.spawn(async move {
+            // A head that never ends, byte by byte.
+            let Ok(mut slow) = Wire::connect(&address).await else { return };
+            while slow.write("G").await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+    }
+    for number in 0..20 {
+        let address = address.to_owned();
+        abuse.spawn(async move {
+            let forged = v0("another-key", &json!({"publish": ["*"]}));
+            let large = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(100_000));
+            loop {
+                let request = match number % 4 {
+                    0 => subscription("192.0.2.7"),
+                    1 => publication("192.0.2.8", &publisher()),
+                    2 => publication("192.0.2.9", &forged),
+                    _ => large.clone(),
+                };
+                if let Ok(mut wire) = Wire::connect(&address).await {
+                    let _ = wire.write(&request).await;
+                    let _ = wire.until("\r\n\r\n").await;
+                    // Kept for a moment, so that several are there at once.
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        });
+    }
+    abuse
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_abuses_the_hub_harms_nobody_and_figures_say_what_was_refused() {
+    let ops = free_port();
+    let ops_listen = format!("--ops-listen=127.0.0.1:{ops}");
+    let settings = [
+        "--trusted-proxies=127.0.0.1",
+        "--max-connections-per-address=2",
+        "--publish-rate-per-address=120",
+        &ops_listen,
+    ];
+    let hub = Node::start("memory://", &settings);
+    let address = hub.address();
+    let (slow, events) = if is_long() { (2000, 2000) } else { (200, 200) };
+    // The healthy ones have addresses of their own.
+    let quiet = latencies(&address, events).await;
+    let abuse = abuse(&address, slow);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let busy = latencies(&address, events).await;
+    drop(abuse);
+    let p99 = |taken: &[u128]| taken[taken.len() * 99 / 100];
+    println!(
+        "p99 {} us, with abuse {} us; medians {} and {}",
+        p99(&quiet),
+        p99(&busy),
+        quiet[events / 2],
+        busy[events / 2]
+    );
+    let text = figures(ops).await;
+    for reason in
+        ["connections_per_address", "publish_rate", "unauthorized", "too_large", "too_many"]
+    {
+        let name = format!("mercure_refused_total{{reason=\"{reason}\"}}");
+        assert!(figure(&text, &name) > 0, "{name}");
+    }
+    assert!(!hub.words().contains("panicked"), "{}", hub.words());
+    assert!(TcpStream::connect(&address).await.is_ok());
+}
