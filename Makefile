@@ -9,7 +9,7 @@ HUB := target/release/mercure-hub
 RUST := Cargo.toml Cargo.lock $(shell find crates -name '*.rs' -o -name Cargo.toml)
 export MERCURE_HUB_BINARY := $(abspath $(HUB))
 
-.PHONY: run test tools test-rust test-python test-compat test-conformance test-quickstart lint fmt drill bench fuzz docs wheel clean help
+.PHONY: run test tools test-rust test-python test-compat test-conformance test-quickstart test-package static package lint fmt drill bench fuzz docs wheel clean help
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -18,7 +18,7 @@ run: $(HUB) $(VENV)/.installed ## Run the chat example (PORT=8000)
 	@echo "The chat is at http://127.0.0.1:$(PORT) (Ctrl-C ends it)"
 	@cd examples/chat && exec ../../$(BIN)/gunicorn -w 2 -b 127.0.0.1:$(PORT) app:app
 
-test: lint test-rust test-conformance test-compat test-python test-quickstart ## Run every check and every test
+test: lint test-rust test-conformance test-compat test-python test-quickstart test-package ## Run every check and every test
 
 tools: # What the tests drive, installed if need be and allowed
 	scripts/test-tools
@@ -78,6 +78,17 @@ docs: $(VENV)/.tests ## Write the generated pages of the documentation
 
 test-quickstart: wheel ## Follow the quick start from the wheel, in an empty folder
 	scripts/stranger dist/*.whl
+
+test-package: $(HUB) ## Pack the hub for Debian (make package also tries the package)
+	scripts/debian-package $(HUB) target/debian
+	dpkg-deb --info target/debian/mercure-hub_*.deb >/dev/null
+
+static: ## Build a hub that needs no library of the system (musl-gcc, rustup target add x86_64-unknown-linux-musl)
+	cargo build --locked --release --package mercure-hub --target x86_64-unknown-linux-musl
+
+package: static ## Pack the static hub for Debian into dist/, and try it in a bare Debian (root, debootstrap)
+	scripts/debian-package target/x86_64-unknown-linux-musl/release/mercure-hub dist
+	scripts/debian-check dist/mercure-hub_*.deb
 
 wheel: $(HUB) $(VENV)/.tests ## Build the wheel into dist/
 	$(BIN)/pip install --quiet --group build

@@ -305,3 +305,25 @@ fn an_import_with_something_missing_is_refused() {
         assert!(status == 0 || words.contains("line 2: position"), "{words}");
     }
 }
+
+#[test]
+fn shells_and_man_know_every_setting() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = stdout(&run(&["completions", shell]));
+        for setting in mercure_hub::config::SETTINGS {
+            assert!(script.contains(&setting.flag()), "{shell}: {}", setting.name);
+        }
+        assert!(script.contains("check-config"), "{shell}");
+    }
+    let script = stdout(&run(&["completions", "bash"]));
+    let check = Command::new("bash").args(["-n", "-c", &script]).output().expect("bash runs");
+    assert!(check.status.success(), "{}", stderr(&check));
+    let page = stdout(&run(&["man", "serve"]));
+    assert!(
+        page.contains(".TH mercure\\-hub") || page.contains(".TH \"mercure"),
+        "{}",
+        &page[..200]
+    );
+    assert!(page.contains("max\\-connections\\-per\\-address"));
+    fails(&["man", "nonsense"], 2, &["there is no subcommand nonsense"]);
+}

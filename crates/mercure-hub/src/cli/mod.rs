@@ -3,6 +3,7 @@
 mod client;
 mod companion;
 mod explain;
+mod help;
 mod history;
 mod manager;
 mod serve;
@@ -29,6 +30,8 @@ pub(crate) fn main() -> ExitCode {
         Some(("check-config", arguments)) => serve::check_config(arguments),
         Some(("explain", arguments)) => explain::explain(arguments),
         Some(("token", arguments)) => token::token(arguments),
+        Some(("completions", arguments)) => help::completions(arguments),
+        Some(("man", arguments)) => help::man(arguments),
         Some(("history", arguments)) => history::history(arguments),
         Some(("publish", arguments)) => client::publish(arguments),
         Some(("subscribe", arguments)) => client::subscribe(arguments),
@@ -71,6 +74,8 @@ fn command() -> Command {
         .subcommand(history::command())
         .subcommand(client::publish_command())
         .subcommand(client::subscribe_command())
+        .subcommand(help::completions_command())
+        .subcommand(help::man_command())
         .subcommand(companion::command())
 }
 
