@@ -2,14 +2,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::Router;
 use mercure_engine::{Clock, Hub, Options};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::api::Service;
 use crate::config::Config;
-use crate::http::{self, Bound, Connection, Site, Terms};
+use crate::http::{self, Bound, Connection, Routes, Site, Terms};
 use crate::listeners::{Listeners, Public};
 use crate::ops::Ops;
 use crate::tls::Tls;
@@ -154,7 +153,7 @@ impl Server {
 /// Accepts connections that the library serves alone.
 fn plain(
     bound: Bound,
-    router: Router,
+    router: Routes,
     close: watch::Receiver<bool>,
     stop: watch::Receiver<bool>,
 ) -> impl Future<Output = Stopped> + Send {

@@ -18,5 +18,5 @@ pub(crate) use self::direct::write_head;
 pub(crate) use self::ops::ops;
 pub(crate) use self::redirect::redirect;
 pub(crate) use self::refused::Refusals;
-pub(crate) use self::routes::{bus, public};
+pub(crate) use self::routes::{Routes, bus, public};
 pub(crate) use self::site::{Site, Terms};

@@ -18,6 +18,9 @@ use crate::api::{self, Answer};
 use crate::auth::Policy;
 use crate::bus::{Companion, Relayed};
 
+/// What a listener serves, for whoever only passes it on.
+pub(crate) type Routes = Router;
+
 /// The routes of the public listeners.
 pub(crate) fn public(site: Arc<Site>) -> Router {
     let hub = site.hub_path.clone();
