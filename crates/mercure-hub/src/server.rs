@@ -1,7 +1,10 @@
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures_util::FutureExt as _;
+use futures_util::future::FusedFuture as _;
 use mercure_engine::{Clock, Hub, Options};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -37,7 +40,7 @@ pub struct Server {
     site: Arc<Site>,
     hub: Arc<Hub>,
     ops: Arc<Ops>,
-    /// Tells listeners to close, and then connections to end.
+    /// Tells listeners to close, and connections to end after the request under way.
     close: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     accepting: JoinSet<Stopped>,
@@ -82,7 +85,7 @@ impl Server {
         let router = http::public(Arc::clone(&self.site));
         for Public { bound, is_secure } in public {
             let (site, router, stop) =
-                (Arc::clone(&self.site), router.clone(), self.stop.subscribe());
+                (Arc::clone(&self.site), router.clone(), self.close.subscribe());
             let serve = move |connection| {
                 let (site, router, stop) = (Arc::clone(&site), router.clone(), stop.clone());
                 async move {
@@ -96,8 +99,12 @@ impl Server {
         }
         for bound in redirect {
             let router = http::redirect(Arc::clone(&self.site));
-            let (close, stop) = (self.close.subscribe(), self.stop.subscribe());
-            self.accepting.spawn(plain(bound, router, close, stop));
+            let (site, close) = (Arc::clone(&self.site), self.close.subscribe());
+            let serve = move |connection| {
+                let (site, router, close) = (Arc::clone(&site), router.clone(), close.clone());
+                async move { site.serve_library(connection, router, close).await }
+            };
+            self.accepting.spawn(accept_all(bound, Watch::No, self.close.subscribe(), serve));
         }
     }
 
@@ -110,9 +117,8 @@ impl Server {
         if let Some(tls) = &self.site.tls {
             tls.reload()?;
         }
-        let (_, later) = self.config.changes(&config);
-        // Its URL follows from where it listens.
-        config.hub_url = self.config.hub_url.clone();
+        let (changed, later) = self.config.changes(&config);
+        config.wait_for_restart(&self.config, &changed);
         let terms = terms(&config, Arc::clone(&self.hub));
         self.fresh_keys = terms.policy.trust.keep_fresh(self.hub.clock());
         self.site.change(terms);
@@ -130,21 +136,22 @@ impl Server {
     pub async fn stop(self, hurry: impl Future<Output = ()>) -> anyhow::Result<()> {
         self.ops.stop();
         let (drain, retry) = (self.config.drain, self.config.retry);
-        let pace = async {
-            if !drain.is_zero() {
-                tracing::info!("stopping: streams end one by one within {drain:?}");
-                tokio::time::sleep(self.config.drain_delay).await;
-                self.close.send_replace(true);
-                self.hub.drain(drain, retry).await;
-            }
-        };
+        let mut hurry = pin!(hurry.fuse());
         tokio::select! {
-            () = pace => {}
-            () = hurry => {}
+            () = tokio::time::sleep(self.config.drain_delay) => {}
+            () = hurry.as_mut() => {}
         }
-        tracing::info!("stopping: streams end, requests under way are finished");
+        // From here on who connects is refused, and goes elsewhere.
         self.close.send_replace(true);
         let connections = stop_accepting(self.accepting).await;
+        if !drain.is_zero() && !hurry.is_terminated() {
+            tracing::info!("stopping: streams end one by one within {drain:?}");
+            tokio::select! {
+                () = self.hub.drain(drain, retry) => {}
+                () = hurry => {}
+            }
+        }
+        tracing::info!("stopping: streams end, requests under way are finished");
         self.stop.send_replace(true);
         finish(&self.hub, connections).await
     }

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use mercure_engine::{Clock, Event, Position, Record, Retention, Tail, Transport};
+use mercure_engine::{Clock, Event, Position, Record, Retention, Tail, Transport, TransportError};
 use mercure_protocol::{EventId, Topic};
 use mercure_transports::{Purpose, connect, connect_for};
 use tempfile::TempDir;
@@ -36,9 +37,17 @@ fn record(id: &str, of_subscription: bool) -> Record {
 async fn open(path: &Path) -> Arc<dyn Transport> {
     let all = Retention { events: usize::MAX, age: None, bytes: usize::MAX };
     let url = format!("sqlite://{}", path.display());
-    let transport = connect(&url, all, Clock::system()).expect("a valid URL");
-    transport.start(Arc::new(Deaf)).await.expect("started");
-    transport
+    // What was under way when the one before was dropped may hold the file for a moment longer.
+    for _ in 0..200 {
+        let transport = connect(&url, all.clone(), Clock::system()).expect("a valid URL");
+        match transport.start(Arc::new(Deaf)).await {
+            Err(TransportError::Refused(reason)) if reason.starts_with("another hub") => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            started => return started.map(|_| transport).expect("started"),
+        }
+    }
+    panic!("the file is never let go");
 }
 
 fn ask(path: &Path, query: &str) -> i64 {

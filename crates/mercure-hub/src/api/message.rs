@@ -74,6 +74,14 @@ impl Headers {
         self.values(name).filter_map(|value| std::str::from_utf8(value).ok())
     }
 
+    /// All values of a field as they are; what is not UTF-8 is replaced, and so matches nothing.
+    pub fn all_lossy<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> impl Iterator<Item = std::borrow::Cow<'a, str>> {
+        self.values(name).map(String::from_utf8_lossy)
+    }
+
     fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         let is_it = move |field: &&Field| self.bytes[field.0..field.1] == *name.as_bytes();
         self.fields.iter().filter(is_it).map(|field| &self.bytes[field.1..field.2])

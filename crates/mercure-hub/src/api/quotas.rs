@@ -1,4 +1,4 @@
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -32,16 +32,21 @@ impl Quotas {
     #[must_use]
     pub fn client(&self, request: &Request) -> Option<IpAddr> {
         let mut client = request.peer?;
-        let fields: Vec<_> = request.headers.all("x-forwarded-for").collect();
+        let fields: Vec<_> = request.headers.all_lossy("x-forwarded-for").collect();
         let mut hops = fields.iter().rev().flat_map(|field| field.rsplit(','));
         while self.is_trusted(client)
             && let Some(hop) = hops.next()
-            && let Ok(address) = hop.trim().parse()
+            && let Some(address) = parse_hop(hop.trim())
         {
             client = address;
         }
         Some(client)
     }
+}
+
+/// An address, which some proxies write with a port.
+fn parse_hop(hop: &str) -> Option<IpAddr> {
+    hop.parse().ok().or_else(|| Some(hop.parse::<SocketAddr>().ok()?.ip()))
 }
 
 #[cfg(test)]
@@ -55,7 +60,9 @@ mod tests {
             trusted_proxies: trusted.iter().map(|text| text.parse().expect("valid")).collect(),
             ..Quotas::default()
         };
-        let cases: [(&str, &[&str], &str); 9] = [
+        let cases: [(&str, &[&str], &str); 11] = [
+            ("10.0.0.1", &["\u{fffd}, 198.51.100.7"], "198.51.100.7"),
+            ("10.0.0.1", &["198.51.100.7:4711"], "198.51.100.7"),
             ("192.0.2.1", &[], "192.0.2.1"),
             ("192.0.2.1", &["198.51.100.7"], "192.0.2.1"),
             ("127.0.0.1", &[], "127.0.0.1"),
@@ -68,7 +75,12 @@ mod tests {
         ];
         for (peer, fields, expected) in cases {
             let mut request = Request { peer: peer.parse().ok(), ..Request::default() };
-            fields.iter().for_each(|f| request.headers.push("X-Forwarded-For", f.as_bytes()));
+            for field in fields {
+                // As one that is not UTF-8 arrives.
+                let field = field.replace('\u{fffd}', "\u{e9}");
+                let bytes: Vec<u8> = field.chars().map(|c| c as u8).collect();
+                request.headers.push("X-Forwarded-For", &bytes);
+            }
             let found = quotas.client(&request).map(|address| address.to_string());
             assert_eq!(found.as_deref(), Some(expected), "{peer} {fields:?}");
         }

@@ -198,6 +198,19 @@ impl Config {
         )
     }
 
+    /// Keeps what follows from settings that a running hub cannot take: where it is reached, and what it
+    /// speaks.
+    pub(crate) fn wait_for_restart(&mut self, old: &Self, changed: &[&'static str]) {
+        self.hub_url = old.hub_url.clone();
+        let (policy, before) = (&mut self.policy, &old.policy);
+        policy.protocol = before.protocol;
+        policy.metadata = before.metadata;
+        policy.public_origins.clone_from(&before.public_origins);
+        if !changed.contains(&"resource_identifier") {
+            policy.resource_identifier.clone_from(&before.resource_identifier);
+        }
+    }
+
     /// Keeps another configuration's values of some settings, in the eyes of [`Config::changes`].
     pub fn keep(&mut self, old: &Self, names: &[&'static str]) {
         for name in names {

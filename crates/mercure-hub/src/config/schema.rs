@@ -58,8 +58,8 @@ pub static SETTINGS: &[Setting] = &[
         "Where to listen: host:port (over TLS if a certificate is configured), http://host:port (never \
          over TLS), unix:/path, or systemd for the sockets that systemd passes",
     ),
-    setting("tls_cert", "", "FILE", "Certificate chain (PEM) to show; read again when it changes").live(),
-    setting("tls_key", "", "FILE", "Its private key (PEM)").live(),
+    setting("tls_cert", "", "FILE", "Certificate chain (PEM) to show; read again when it changes"),
+    setting("tls_key", "", "FILE", "Its private key (PEM)"),
     setting(
         "acme_domains",
         "",

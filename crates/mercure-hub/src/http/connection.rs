@@ -8,15 +8,18 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use bytes::BytesMut;
 use hyper::service::Service as _;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 
 use super::classify::MAX_HEAD;
+use super::direct::PATIENCE;
+use super::prefixed::Prefixed;
 use super::refused::Refused;
 use crate::server::stopped;
 
@@ -215,11 +218,37 @@ where
     }
 }
 
+/// The same for one that has said nothing yet: the library waits for its first bytes for ever.
+pub(super) async fn serve_fresh<S>(
+    mut socket: S,
+    peer: Peer,
+    router: Router,
+    mut shutdown: watch::Receiver<bool>,
+) -> Option<Refused>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut first = BytesMut::with_capacity(1024);
+    let read = tokio::time::timeout(PATIENCE, socket.read_buf(&mut first));
+    let read = tokio::select! {
+        read = read => read,
+        () = stopped(&mut shutdown) => return None,
+    };
+    match read {
+        Ok(Ok(count)) if count > 0 => {
+            let socket = Prefixed { prefix: first.freeze(), socket };
+            serve_library(socket, peer, router, shutdown).await
+        }
+        Ok(_) => None,
+        Err(_) => Some(Refused::Late),
+    }
+}
+
 impl Connection {
     /// Serves the connection through the library alone.
     pub(crate) async fn serve_library(self, router: Router, shutdown: watch::Receiver<bool>) {
         let peer = Peer(self.peer());
-        serve_library(self, peer, router, shutdown).await;
+        serve_fresh(self, peer, router, shutdown).await;
     }
 
     /// The address at its other end; `None` on a Unix socket.

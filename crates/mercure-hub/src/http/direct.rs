@@ -27,7 +27,7 @@ use super::wait::Wait;
 use crate::api::{self, Answer, Request, Service};
 
 /// How long a client may take to send a request, and to begin another one.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// What is read at once, in bytes: the first request, and those of a publisher.
 const FIRST_READ: usize = 2048;
 const NEXT_READ: usize = 16 * 1024;

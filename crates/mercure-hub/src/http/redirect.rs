@@ -45,6 +45,7 @@ fn secure_origin(terms: &Terms, request: &crate::api::Request) -> Option<String>
     }
     let host = url::Url::parse(&format!("http://{}", request.headers.get("host")?)).ok()?;
     let mut origin = url::Url::parse(&terms.service.hub.url().origin()).ok()?;
+    origin.set_scheme("https").ok()?;
     origin.set_host(host.host_str()).ok()?;
     Some(origin.origin().ascii_serialization())
 }

@@ -5,7 +5,7 @@ use axum::Router;
 use mercure_protocol::Principal;
 use tokio::sync::watch;
 
-use super::connection::{Connection, Peer, serve_library};
+use super::connection::{Connection, Peer, serve_fresh, serve_library};
 use super::direct::{Conversation, Rest};
 use super::gate::{Admission, Gate};
 use super::prefixed::Prefixed;
@@ -119,6 +119,19 @@ impl Site {
         }
     }
 
+    /// Serves one connection of a listener that has routes of its own.
+    pub(crate) async fn serve_library(
+        &self,
+        connection: Connection,
+        router: Router,
+        shutdown: watch::Receiver<bool>,
+    ) {
+        let Some(_admission) = self.admit(&connection) else { return };
+        connection.prepare(self.write_timeout);
+        let peer = Peer(connection.peer());
+        self.count(serve_fresh(connection, peer, router, shutdown).await);
+    }
+
     /// The same over TLS, if there are certificates.
     pub(crate) async fn serve_secure(
         &self,
@@ -136,7 +149,7 @@ impl Site {
         match tls.accept(connection).await {
             Ok(None) => {}
             Ok(Some(stream)) => {
-                self.count(serve_library(stream, Peer(peer), router, shutdown).await);
+                self.count(serve_fresh(stream, Peer(peer), router, shutdown).await);
             }
             Err(error) => {
                 self.gate.refusals.count(Refused::Handshake);
