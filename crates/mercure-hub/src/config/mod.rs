@@ -212,7 +212,7 @@ impl Config {
     }
 
     /// Keeps another configuration's values of some settings, in the eyes of [`Config::changes`].
-    pub fn keep(&mut self, old: &Self, names: &[&'static str]) {
+    pub(crate) fn keep(&mut self, old: &Self, names: &[&'static str]) {
         for name in names {
             self.values.insert(name, old.values.get(name).cloned().unwrap_or_default());
         }

@@ -261,12 +261,14 @@ impl Connection {
 
     /// Says that there is no room, and closes, without waiting for anything.
     pub(super) fn turn_away(&self) {
-        const FULL: &[u8] =
-            b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 5\r\nContent-Length: 0\r\n\
-            Connection: close\r\n\r\n";
+        let after = fastrand::u32(1..=5);
+        let full = format!(
+            "HTTP/1.1 429 Too Many Requests\r\nRetry-After: {after}\r\nContent-Length: 0\r\n\
+             Connection: close\r\n\r\n"
+        );
         if let Self::Tcp(socket) = self {
             // Nobody may be there to hear it.
-            let _ = socket.try_write(FULL);
+            let _ = socket.try_write(full.as_bytes());
         }
     }
 
