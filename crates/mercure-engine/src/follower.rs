@@ -19,7 +19,7 @@ impl Tail for Follower {
         if let Some(observer) = &self.shared.options.observer {
             observer.on_event(Arc::clone(&event));
         }
-        self.shared.window.push(Arc::clone(&event));
+        self.shared.window.push(Arc::clone(&event), self.shared.clock.now());
         let topics = event.topics(&self.shared.options.hub_url);
         for shard in &*self.shards() {
             if shard.listening().note(event.position, &topics) {

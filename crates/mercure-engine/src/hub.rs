@@ -115,6 +115,15 @@ pub struct Resume {
     pub preceding: Option<Arc<str>>,
 }
 
+/// An update that the log has accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// What clients know it by.
+    pub id: EventId,
+    /// Its place in the log.
+    pub position: Position,
+}
+
 /// Why an update was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -184,18 +193,28 @@ impl Hub {
     ///
     /// # Errors
     /// If the transport cannot acknowledge it; it may have been accepted all the same.
-    pub async fn publish(&self, update: &Update) -> Result<EventId, PublishError> {
+    pub async fn publish(&self, update: &Update) -> Result<Published, PublishError> {
         let open = self.open.read().await;
         if !*open {
             return Err(PublishError::Stopping);
         }
+        let begin = self.shared.clock.now();
         let id = match update.id() {
             Some(id) => id.clone(),
             None => EventId::from_random(*uuid::Uuid::new_v4().as_bytes()),
         };
-        self.shared.transport.append(Record::new(update, id.clone())).await?;
-        self.shared.counters.published.fetch_add(1, Ordering::Relaxed);
-        Ok(id)
+        let position = self.shared.transport.append(Record::new(update, id.clone())).await?;
+        let counters = &self.shared.counters;
+        counters.published.fetch_add(1, Ordering::Relaxed);
+        counters.acknowledging.took(self.shared.clock.now().saturating_sub(begin));
+        Ok(Published { id, position })
+    }
+
+    /// Whether every shard has handed the event at this place, and all before it, to the sockets of its
+    /// live subscribers.
+    #[must_use]
+    pub fn is_dispatched(&self, position: Position) -> bool {
+        self.shards.iter().all(|shard| shard.listening().has_passed(position))
     }
 
     /// Finds where a subscriber that names its last event begins.

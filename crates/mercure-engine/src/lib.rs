@@ -29,6 +29,7 @@ mod subscriber;
 mod teller;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod times;
 mod transport;
 mod window;
 
@@ -36,7 +37,7 @@ pub use admission::{AttachError, Permit};
 pub use clock::Clock;
 pub use departure::Departing;
 pub use event::{Event, Position, Record};
-pub use hub::{Hub, Options, PublishError, Resume};
+pub use hub::{Hub, Options, PublishError, Published, Resume};
 pub use memory::{History, MemoryTransport, Retention};
 pub use outlet::{BodyReader, Outlet, body};
 pub use poll::Interest;
@@ -44,6 +45,7 @@ pub use presence::{Attendance, Attended, Present};
 pub use roster::{Change, Claimed, Roster, RosterEntry, Standing};
 pub use stats::{Memory, Stats};
 pub use subscriber::{CloseReason, NewSubscriber};
+pub use times::Times;
 pub use transport::{
     Batch, From, Future, Head, Measure, ReadLimit, State, Tail, Transport, TransportError,
 };

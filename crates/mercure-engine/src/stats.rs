@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::subscriber::CloseReason;
+use crate::times::{Stopwatch, Times};
 
 /// Figures since the hub started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -16,6 +17,13 @@ pub struct Stats {
     pub gaps: u64,
     /// Streams ended because their client did not read.
     pub stalled: u64,
+    /// From an update's arrival to its acknowledgement.
+    pub acknowledging: Times,
+    /// From the moment in which this node knows an event until it is written to whoever is live; of
+    /// events that are dispatched together, the first one's.
+    pub dispatching: Times,
+    /// From falling behind, or from coming back, until live.
+    pub catching_up: Times,
     /// Memory by what it is for.
     pub memory: Memory,
 }
@@ -39,6 +47,9 @@ pub(crate) struct Counters {
     delivered: AtomicU64,
     gaps: AtomicU64,
     stalled: AtomicU64,
+    pub(crate) acknowledging: Stopwatch,
+    pub(crate) dispatching: Stopwatch,
+    pub(crate) catching_up: Stopwatch,
     pub(crate) subscriber_bytes: AtomicU64,
     pub(crate) backlog_bytes: AtomicU64,
 }
@@ -64,6 +75,9 @@ impl Counters {
             delivered: self.delivered.load(Ordering::Relaxed),
             gaps: self.gaps.load(Ordering::Relaxed),
             stalled: self.stalled.load(Ordering::Relaxed),
+            acknowledging: self.acknowledging.read(),
+            dispatching: self.dispatching.read(),
+            catching_up: self.catching_up.read(),
             memory: Memory {
                 window: window as u64,
                 subscribers: self.subscriber_bytes.load(Ordering::Relaxed),

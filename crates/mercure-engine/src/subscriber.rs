@@ -88,6 +88,8 @@ pub(crate) struct Subscriber {
     backlog: Option<Box<Backlog>>,
     pub(crate) deadline: Option<Duration>,
     pub(crate) last_write: Duration,
+    /// Since when it is behind, in milliseconds on the clock; kept small, as there are many.
+    pub(crate) behind_since: u32,
     /// First and last of its deliveries in the current batch; see `shard::dispatch`.
     pub(crate) deliveries: Option<(u32, u32)>,
     /// These end when the subscriber is dropped.
@@ -121,10 +123,25 @@ impl Subscriber {
             backlog: None,
             deadline: new.deadline,
             last_write: now,
+            behind_since: milliseconds(now),
             deliveries: None,
             present: new.present,
             permit,
         }
+    }
+
+    /// From here on it reads the log from a place before the shard's.
+    pub(crate) fn fall_behind(&mut self, from: From, now: Duration) {
+        if self.phase == Phase::Live {
+            self.behind_since = milliseconds(now);
+        }
+        self.phase = Phase::CatchingUp(from);
+    }
+
+    /// How long it has been behind.
+    pub(crate) fn behind_for(&self, now: Duration) -> Duration {
+        // The counter begins anew every 50 days, and so does the difference.
+        Duration::from_millis(milliseconds(now).wrapping_sub(self.behind_since).into())
     }
 
     /// Whether it is to be sent the event.
@@ -236,4 +253,8 @@ fn footprint(matchers: &[Matcher]) -> u32 {
     let each = |matcher: &Matcher| size_of::<Matcher>() + ENTRY + matcher.as_str().len();
     let all = size_of::<Subscriber>() + matchers.iter().map(each).sum::<usize>();
     u32::try_from(all).unwrap_or(u32::MAX)
+}
+/// A moment on the clock; it begins anew every 50 days.
+fn milliseconds(moment: Duration) -> u32 {
+    moment.as_millis() as u32
 }

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use crate::event::{Event, Position};
 
@@ -17,7 +18,8 @@ pub(crate) struct Window {
 
 #[derive(Debug)]
 struct Recent {
-    events: VecDeque<Arc<Event>>,
+    /// Each with the moment in which it came.
+    events: VecDeque<(Arc<Event>, Duration)>,
     bytes: usize,
     /// Every event after this position is in the window.
     floor: Position,
@@ -37,13 +39,13 @@ impl Window {
         Self { recent: RwLock::new(recent), max_events, max_bytes }
     }
 
-    /// Adds the next event of the log.
-    pub(crate) fn push(&self, event: Arc<Event>) {
+    /// Adds the next event of the log, which came just now.
+    pub(crate) fn push(&self, event: Arc<Event>, now: Duration) {
         let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
         recent.bytes += event.record.size();
-        recent.events.push_back(event);
+        recent.events.push_back((event, now));
         while recent.events.len() > self.max_events || recent.bytes > self.max_bytes {
-            let Some(oldest) = recent.events.pop_front() else {
+            let Some((oldest, _)) = recent.events.pop_front() else {
                 break;
             };
             recent.bytes -= oldest.record.size();
@@ -69,7 +71,15 @@ impl Window {
     /// Position of the newest event.
     pub(crate) fn head(&self) -> Position {
         let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
-        recent.events.back().map_or(recent.floor, |event| event.position)
+        recent.events.back().map_or(recent.floor, |(event, _)| event.position)
+    }
+
+    /// When the event at a place came, if it is here.
+    pub(crate) fn came_at(&self, position: Position) -> Option<Duration> {
+        let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
+        let at = recent.events.partition_point(|(event, _)| event.position < position);
+        let (event, came) = recent.events.get(at)?;
+        (event.position == position).then_some(*came)
     }
 
     /// Size of what it holds, in bytes.
@@ -89,9 +99,9 @@ impl Window {
         if after < recent.floor {
             return Covered::No;
         }
-        let first = recent.events.partition_point(|event| event.position <= after);
-        let next = recent.events.range(first..).take_while(|event| event.position <= through);
-        out.extend(next.take(limit).map(Arc::clone));
+        let first = recent.events.partition_point(|(event, _)| event.position <= after);
+        let next = recent.events.range(first..).take_while(|(event, _)| event.position <= through);
+        out.extend(next.take(limit).map(|(event, _)| Arc::clone(event)));
         Covered::Yes
     }
 }

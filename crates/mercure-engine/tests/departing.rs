@@ -117,7 +117,7 @@ async fn who_moves_with_a_stream_is_told_of_neither_as_gone_nor_as_new() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ids_and_positions_are_those_of_the_former_log() {
     let current = Movable::new(options()).await;
-    let first = current.hub.publish(&update("t", "1")).await.expect("publish");
+    let first = current.hub.publish(&update("t", "1")).await.expect("publish").id;
     current.hub.publish(&update("t", "2")).await.expect("publish");
     let head = current.hub.head().await.expect("head");
     let current = current.replace(options()).await;

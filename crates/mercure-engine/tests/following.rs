@@ -81,7 +81,7 @@ async fn private_events_reach_only_readers_with_a_grant() {
 async fn from_now_on_is_the_moment_of_the_request() {
     let hub = simple().await;
     for round in 0..200 {
-        let id = hub.publish(&update("t", "before")).await.expect("publish");
+        let id = hub.publish(&update("t", "before")).await.expect("publish").id;
         let from = hub.now();
         let last = LastEventId::parse(id.as_str()).expect("not empty");
         assert_eq!(from, hub.resume(&last).await.expect("resume").from, "round {round}");
@@ -96,7 +96,7 @@ async fn from_now_on_is_the_moment_of_the_request() {
 #[tokio::test(flavor = "multi_thread")]
 async fn resuming_says_where_it_begins() {
     let hub = simple().await;
-    let id = hub.publish(&update("t", "1")).await.expect("publish");
+    let id = hub.publish(&update("t", "1")).await.expect("publish").id;
     hub.publish(&update("t", "2")).await.expect("publish");
     let resume = |text: &str| {
         let last = LastEventId::parse(text).expect("not empty");

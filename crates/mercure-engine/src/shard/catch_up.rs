@@ -172,7 +172,9 @@ impl Shard {
 
     /// The one step in which a subscriber that was behind is live.
     fn go_live(&mut self, slot: usize, at: Position) {
+        let now = self.shared.clock.now();
         let subscriber = &mut self.subscribers[slot];
+        self.shared.counters.catching_up.took(subscriber.behind_for(now));
         subscriber.phase = Phase::Live;
         subscriber.marker = subscriber.marker.max(at);
         self.release(slot);

@@ -119,9 +119,19 @@ impl Shard {
             }
         }
         self.shared.counters.delivered(delivered);
+        self.note_dispatch(events, !receivers.is_empty());
         self.deliveries.items.clear();
         self.deliveries.receivers = receivers;
         self.deliveries.receivers.clear();
+    }
+
+    /// Notes how long the first of these events took, if there was somebody to dispatch them to.
+    fn note_dispatch(&self, events: &[Arc<Event>], had_receivers: bool) {
+        let first = events.first().filter(|_| had_receivers);
+        if let Some(came) = first.and_then(|first| self.shared.window.came_at(first.position)) {
+            let took = self.shared.clock.now().saturating_sub(came);
+            self.shared.counters.dispatching.took(took);
+        }
     }
 
     /// Events that live subscribers had not seen are no longer retained.
@@ -237,7 +247,7 @@ pub(super) fn write_all<'a>(
         if !subscriber.enqueue(&event.record.frame) {
             // Positions are whole numbers, so "after the one before" means "from this one".
             let before = Position(event.position.0 - 1);
-            subscriber.phase = Phase::CatchingUp(From::After(before));
+            subscriber.fall_behind(From::After(before), now);
             break;
         }
         count += 1;

@@ -61,6 +61,16 @@ impl Listening {
         self.progress().wanted > cursor
     }
 
+    /// Whether nothing up to here is left for the shard to dispatch.
+    pub(crate) fn has_passed(&self, position: Position) -> bool {
+        let progress = self.progress();
+        let passed = match progress.wanted > progress.done {
+            true => progress.clear.max(progress.done),
+            false => progress.noted,
+        };
+        passed >= position
+    }
+
     /// Where a shard stands that has dispatched up to `cursor`: further on, if what follows is
     /// nothing to it.
     pub(super) fn skip(&self, cursor: Position) -> Position {
