@@ -16,4 +16,5 @@ mod server;
 pub mod tls;
 
 pub use listeners::Listeners;
+pub use ops::{TraceSettings, Traces};
 pub use server::{Server, serve};

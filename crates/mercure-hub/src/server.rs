@@ -11,9 +11,9 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::api::Service;
 use crate::config::Config;
-use crate::http::{self, Bound, Connection, Routes, Site, Terms};
+use crate::http::{self, Bound, Connection, Pages, Routes, Site, Terms};
 use crate::listeners::{Listeners, Public};
-use crate::ops::Ops;
+use crate::ops::{Ops, Traces};
 use crate::tls::Tls;
 
 /// How long requests under way may take once the hub is stopping.
@@ -40,6 +40,7 @@ pub struct Server {
     site: Arc<Site>,
     hub: Arc<Hub>,
     ops: Arc<Ops>,
+    traces: Option<Arc<Traces>>,
     /// Tells listeners to close, and connections to end after the request under way.
     close: watch::Sender<bool>,
     stop: watch::Sender<bool>,
@@ -57,10 +58,13 @@ impl Server {
     pub async fn start(config: Config, listeners: Listeners) -> anyhow::Result<Self> {
         let tls = config.certificates.as_ref().map(Tls::start).transpose()?;
         let hub = start_hub(&config).await?;
-        let terms = terms(&config, Arc::clone(&hub));
+        let traces = config.traces.as_ref().map(Traces::start).transpose()?.map(Arc::new);
+        let terms = terms(&config, Arc::clone(&hub), traces.clone());
         let fresh_keys = terms.policy.trust.keep_fresh(hub.clock());
         let (path, patience) = (config.hub_path.clone(), config.write_timeout);
-        let site = Arc::new(Site::new(terms, path, patience, tls));
+        let playground = config.playground.clone();
+        let pages = config.debugger.then_some(Pages { playground });
+        let site = Arc::new(Site::new(terms, path, patience, tls, pages));
         let ops = Arc::new(Ops::new(Arc::clone(&hub), Arc::clone(&site)));
         let (close, stop) = (watch::Sender::new(false), watch::Sender::new(false));
         let router = http::ops(Arc::clone(&ops));
@@ -73,6 +77,7 @@ impl Server {
             site,
             hub,
             ops,
+            traces,
             close,
             stop,
             fresh_keys,
@@ -90,7 +95,7 @@ impl Server {
                 let (site, router, stop) = (Arc::clone(&site), router.clone(), stop.clone());
                 async move {
                     match is_secure {
-                        true => site.serve_secure(connection, router, stop).await,
+                        true => Box::pin(site.serve_secure(connection, router, stop)).await,
                         false => site.serve(connection, router, stop).await,
                     }
                 }
@@ -119,7 +124,7 @@ impl Server {
         }
         let (changed, later) = self.config.changes(&config);
         config.wait_for_restart(&self.config, &changed);
-        let terms = terms(&config, Arc::clone(&self.hub));
+        let terms = terms(&config, Arc::clone(&self.hub), self.traces.clone());
         self.fresh_keys = terms.policy.trust.keep_fresh(self.hub.clock());
         self.site.change(terms);
         // What waits for a restart is still what the next change is measured against.
@@ -153,7 +158,11 @@ impl Server {
         }
         tracing::info!("stopping: streams end, requests under way are finished");
         self.stop.send_replace(true);
-        finish(&self.hub, connections).await
+        let finished = finish(&self.hub, connections).await;
+        if let Some(traces) = self.traces {
+            tokio::task::spawn_blocking(move || traces.stop()).await?;
+        }
+        finished
     }
 }
 
@@ -273,13 +282,14 @@ pub(crate) async fn end_of(connections: Vec<JoinSet<()>>, patience: Duration) {
 }
 
 /// What requests are served by, as configured.
-fn terms(config: &Config, hub: Arc<Hub>) -> Terms {
+fn terms(config: &Config, hub: Arc<Hub>, traces: Option<Arc<Traces>>) -> Terms {
     let service = Service {
         hub,
         limits: config.limits.clone(),
         max_request_body: config.max_request_body,
         retry: config.retry,
         max_connection_age: config.max_connection_age,
+        traces,
     };
     Terms { service, policy: config.policy.clone(), quotas: config.quotas.clone() }
 }

@@ -65,6 +65,10 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("drain", "7s", "7"),
     ("drain_delay", "7s", "x"),
     ("ops_listen", "none", "nowhere"),
+    ("otlp_endpoint", "http://collector.example:4318", "collector:4318"),
+    ("trace_ratio", "0.5", "1.5"),
+    ("debugger", "true", "perhaps"),
+    ("playground", "true", "perhaps"),
     ("log_format", "json", "xml"),
     ("log_level", "warn", "loud"),
 ];
@@ -76,7 +80,7 @@ fn company(name: &str) -> &'static [(&'static str, &'static str)] {
         "tls_key" => &[("tls_cert", "CERT")],
         "acme_domains" | "acme_email" => &[("acme_cache", "/tmp/acme")],
         "redirect_listen" => &[("tls_cert", "CERT"), ("tls_key", "KEY")],
-        "publisher_jwks_uri" => &[("publisher_jwt_key", "")],
+        "publisher_jwks_uri" | "playground" => &[("publisher_jwt_key", "")],
         _ => &[],
     }
 }

@@ -22,6 +22,7 @@ pub use self::quotas::Quotas;
 pub use self::subscribe::{Accepted, poll, subscribe};
 pub use self::subscriptions::subscriptions;
 use crate::auth::Policy;
+use crate::ops::Traces;
 
 /// What every request is served with.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct Service {
     pub retry: Duration,
     /// Longest life of a connection, before jitter; zero for no bound.
     pub max_connection_age: Duration,
+    /// Where publications are traced, if anywhere.
+    pub traces: Option<Arc<Traces>>,
 }
 
 impl Service {

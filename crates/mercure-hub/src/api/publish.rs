@@ -1,8 +1,11 @@
-use mercure_engine::{PublishError, TransportError};
-use mercure_protocol::{Principal, Update};
+use std::sync::Arc;
+
+use mercure_engine::{Hub, PublishError, TransportError};
+use mercure_protocol::{EventId, Principal, Update};
 
 use super::{Answer, Request, Service};
 use crate::auth::{Policy, Refusal};
+use crate::ops::Publication as Trace;
 
 /// Who asks to publish: the first half of a publish request, before its body is read.
 ///
@@ -35,10 +38,15 @@ pub async fn publish(
     body: &[u8],
     principal: &Principal,
 ) -> Answer {
-    let mut answer = match accept(service, policy, request, body, principal).await {
+    let trace = service.traces.as_ref().map(|traces| traces.publication(request));
+    let result = accept(service, policy, request, body, principal, trace.as_ref()).await;
+    let mut answer = match result {
         Ok(id) => Answer::published(id),
         Err(refusal) => refusal,
     };
+    if let Some(trace) = trace {
+        trace.answered(answer.status);
+    }
     policy.origins.allow(request, &mut answer.headers);
     answer
 }
@@ -66,6 +74,7 @@ async fn accept(
     request: &Request,
     body: &[u8],
     principal: &Principal,
+    trace: Option<&Trace>,
 ) -> Result<String, Answer> {
     if body.len() > service.max_request_body {
         return Err(Answer::body_too_large(service.max_request_body));
@@ -82,7 +91,7 @@ async fn accept(
         tracing::info!("a publication was refused: the token does not grant every topic");
         return Err(policy.refuse(Refusal::Insufficient, request, hub.url()));
     }
-    match hub.publish(&update).await {
+    match append(hub, &update, trace).await {
         Ok(id) => Ok(id.to_string()),
         Err(PublishError::Transport(TransportError::TooLarge { most })) => {
             Err(Answer::body_too_large(most))
@@ -90,4 +99,17 @@ async fn accept(
         Err(PublishError::Transport(error)) => Err(Answer::transport_failed(&error)),
         Err(error) => Err(Answer::unavailable(&error.to_string())),
     }
+}
+
+async fn append(
+    hub: &Arc<Hub>,
+    update: &Update,
+    trace: Option<&Trace>,
+) -> Result<EventId, PublishError> {
+    let _span = trace.map(Trace::append);
+    let published = hub.publish(update).await?;
+    if let Some(trace) = trace {
+        trace.appended(&published, hub);
+    }
+    Ok(published.id)
 }

@@ -92,6 +92,7 @@ impl Companion {
             max_request_body: 1 << 20,
             retry: options.retry,
             max_connection_age: Duration::ZERO,
+            traces: None,
         };
         let (successor, successors) = mpsc::channel(1);
         let companion = Arc::new(Self {

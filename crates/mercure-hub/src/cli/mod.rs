@@ -2,6 +2,7 @@
 
 mod client;
 mod companion;
+mod doctor;
 mod explain;
 mod help;
 mod history;
@@ -28,6 +29,7 @@ pub(crate) fn main() -> ExitCode {
         None => serve::serve(&matches),
         Some(("serve", arguments)) => serve::serve(arguments),
         Some(("check-config", arguments)) => serve::check_config(arguments),
+        Some(("doctor", arguments)) => doctor::doctor(arguments),
         Some(("explain", arguments)) => explain::explain(arguments),
         Some(("token", arguments)) => token::token(arguments),
         Some(("completions", arguments)) => help::completions(arguments),
@@ -70,6 +72,7 @@ fn command() -> Command {
             Command::new("check-config").about("Check the configuration and show what it means"),
         ))
         .subcommand(explain::command())
+        .subcommand(doctor::command())
         .subcommand(token::command())
         .subcommand(history::command())
         .subcommand(client::publish_command())

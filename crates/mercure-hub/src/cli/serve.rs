@@ -24,6 +24,7 @@ pub(super) fn serve(matches: &ArgMatches) -> anyhow::Result<()> {
         for address in listeners.redirect_addresses() {
             tracing::info!(address, "listening, and sending everybody on to HTTPS");
         }
+        tell_of_pages(&config);
         let mut server = Server::start(config, listeners).await?;
         manager::tell(&[manager::State::Ready]);
         loop {
@@ -42,6 +43,19 @@ pub(super) fn serve(matches: &ArgMatches) -> anyhow::Result<()> {
             }
         }
     })
+}
+
+/// Where people can look at the hub, and what that may mean.
+fn tell_of_pages(config: &Config) {
+    let url = format!("{}/ui/", config.hub_url.as_str());
+    if config.playground.is_some() {
+        tracing::warn!(
+            url,
+            "this is a playground: whoever reaches it may read and publish everything"
+        );
+    } else if config.debugger {
+        tracing::info!(url, "the debugger is on");
+    }
 }
 
 /// Takes a changed configuration. One that is broken changes nothing.

@@ -29,7 +29,8 @@ pub use self::trust::read_key;
 use self::values::Reader;
 pub use self::values::parse_duration;
 use crate::api::{Origins, Quotas};
-use crate::auth::{Policy, VerifiedTokens};
+use crate::auth::{Playground, Policy, VerifiedTokens};
+use crate::ops::TraceSettings;
 use crate::tls::Certificates;
 
 /// The cookie of generation 1.0.
@@ -86,6 +87,12 @@ pub struct Config {
     pub ops_listen: Option<Listen>,
     /// Whether the user has chosen that address.
     pub ops_is_chosen: bool,
+    /// Where publications are traced; `None` for nowhere.
+    pub traces: Option<TraceSettings>,
+    /// Whether the debugger's page is shown.
+    pub debugger: bool,
+    /// Keys of its own, if this is a playground.
+    pub playground: Option<Playground>,
     /// Whether log lines are JSON.
     pub log_json: bool,
     /// Which log lines are written.
@@ -119,10 +126,11 @@ impl Config {
         let public_url = read.list("public_url", parse_origin);
         let certificates = tls::certificates(&mut read);
         let hub_url = own_url(&listen, &public_url, certificates.as_ref(), &hub_path);
-        let policy = policy(&mut read, &public_url, &hub_url);
+        let playground = trust::playground(&mut read);
+        let policy = policy(&mut read, &public_url, &hub_url, playground.as_ref());
         let transport = read.one("transport", parse_transport);
         let config = Self {
-            subscriptions: read.flag("subscriptions"),
+            subscriptions: read.flag("subscriptions") || playground.is_some(),
             heartbeat: read.duration("heartbeat"),
             retry: read.duration("retry"),
             max_connection_age: read.duration("max_connection_age"),
@@ -143,6 +151,9 @@ impl Config {
                 "none" => Ok(None),
                 address => parse_listen(address).map(Some),
             }),
+            traces: traces(&mut read),
+            debugger: read.flag("debugger") || playground.is_some(),
+            playground,
             log_json: read.choice("log_format", &["text", "json"]) == "json",
             log_level: read.choice("log_level", &["error", "warn", "info", "debug", "trace"]),
             values: read.values(),
@@ -202,6 +213,11 @@ impl Config {
     /// speaks.
     pub(crate) fn wait_for_restart(&mut self, old: &Self, changed: &[&'static str]) {
         self.hub_url = old.hub_url.clone();
+        // Its keys live as long as it does.
+        if self.playground.is_some() || old.playground.is_some() {
+            self.playground.clone_from(&old.playground);
+            self.policy.trust = old.policy.trust.clone();
+        }
         let (policy, before) = (&mut self.policy, &old.policy);
         policy.protocol = before.protocol;
         policy.metadata = before.metadata;
@@ -232,13 +248,14 @@ fn policy(
     read: &mut Reader<'_>,
     public_url: &[String],
     hub_url: &Result<HubUrl, String>,
+    playground: Option<&Playground>,
 ) -> Policy {
     let protocol = match read.choice("protocol", &["both", "1.0", "0.x"]).as_str() {
         "1.0" => Protocol::V1,
         "0.x" => Protocol::V0,
         _ => Protocol::Both,
     };
-    let trust = trust::trust(read);
+    let trust = trust::trust(read, playground);
     let mut cookie_names = read.list("cookie_name", parse_cookie_name);
     if cookie_names.is_empty() {
         let v1 = protocol.speaks_v1().then_some(COOKIE_V1);
@@ -291,6 +308,19 @@ fn parse_network(text: &str) -> Result<IpNet, String> {
     text.parse()
         .or(one)
         .map_err(|_| "needs a network, as in 10.0.0.0/8 or 2001:db8::/32".to_owned())
+}
+
+fn traces(read: &mut Reader<'_>) -> Option<TraceSettings> {
+    let endpoint = read.one("otlp_endpoint", |text| match url::Url::parse(text) {
+        _ if text.is_empty() => Ok(None),
+        Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(Some(text.to_owned())),
+        _ => Err("needs a URL, as in http://127.0.0.1:4318".to_owned()),
+    });
+    let ratio = read.one("trace_ratio", |text| match text.parse::<f64>() {
+        Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
+        _ => Err("must be a number from 0 to 1".to_owned()),
+    });
+    endpoint.map(|endpoint| TraceSettings { endpoint, ratio })
 }
 
 fn retention(read: &mut Reader<'_>) -> Retention {

@@ -316,6 +316,32 @@ pub static SETTINGS: &[Setting] = &[
         "ADDRESS",
         "Where /live, /ready and /metrics are served: host:port or unix:/path; none for nowhere",
     ),
+    setting(
+        "otlp_endpoint",
+        "",
+        "URL",
+        "Collector of traces (OTLP over HTTP), as in http://127.0.0.1:4318: a span for each publication, its \
+         append and its dispatch",
+    ),
+    setting(
+        "trace_ratio",
+        "1",
+        "NUMBER",
+        "Part of the publications that are traced, 0 to 1, where the publisher's own context does not say",
+    ),
+    setting(
+        "debugger",
+        "false",
+        "BOOL",
+        "Show a page at the hub's path + /ui/ on which to subscribe, publish and look at a token; it has no \
+         rights but those of the token pasted into it",
+    ),
+    setting(
+        "playground",
+        "false",
+        "BOOL",
+        "For first steps only: the debugger, with keys of its own and a token for everything for whoever asks",
+    ),
     setting("log_format", "text", "text|json", "Form of log lines"),
     setting("log_level", "info", "LEVEL", "Log lines to write: error, warn, info, debug, trace").live(),
 ];

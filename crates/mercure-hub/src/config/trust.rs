@@ -6,7 +6,7 @@ use jsonwebtoken::Algorithm;
 
 use super::values::Reader;
 use crate::auth::{
-    FetchedKeys, Freshness, Issuer, KeySet, Keys, Roles, Source, Trust, parse_algorithm,
+    FetchedKeys, Freshness, Issuer, KeySet, Keys, Playground, Roles, Source, Trust, parse_algorithm,
 };
 
 /// What is accepted of a fetched set if nothing else is said (section "Token Validation").
@@ -19,21 +19,40 @@ struct Given<'a> {
     algorithms: Vec<String>,
 }
 
-pub(super) fn trust(read: &mut Reader<'_>) -> Trust {
+/// The keys of a playground, if this is one. Keys that somebody chose protect something, so they do not go
+/// together with it.
+pub(super) fn playground(read: &mut Reader<'_>) -> Option<Playground> {
+    if !read.flag("playground") {
+        return None;
+    }
+    let (publisher, subscriber) = (PUBLISHER, SUBSCRIBER);
+    let chosen = [publisher.0, publisher.1, subscriber.0, subscriber.1, "trusted_issuers"];
+    let is_chosen = |name: &&&'static str| read.text(name).is_some_and(|value| !value.is_empty());
+    let given = chosen.iter().find(is_chosen).copied();
+    let given = given.or((!read.issuers().is_empty()).then_some("[[issuer]]"));
+    if let Some(name) = given {
+        let reason = "makes keys of its own and gives everybody a token for everything: use debugger \
+                      instead, or leave out";
+        read.error("playground", &format!("{reason} {name}"));
+        return None;
+    }
+    Playground::new().map_err(|error| read.error("playground", &error.to_string())).ok()
+}
+
+pub(super) fn trust(read: &mut Reader<'_>, playground: Option<&Playground>) -> Trust {
     let errors = read.error_count();
     let freshness = Freshness {
         refresh: read.positive_duration("jwks_refresh"),
         cooldown: read.positive_duration("jwks_cooldown"),
     };
+    let own = playground.map(Playground::keys);
     let shared = Roles {
-        publisher: quick(read, freshness, PUBLISHER),
-        subscriber: quick(read, freshness, SUBSCRIBER),
+        publisher: own.clone().or_else(|| quick(read, freshness, PUBLISHER)),
+        subscriber: own.or_else(|| quick(read, freshness, SUBSCRIBER)),
     };
-    let mut trust = Trust {
-        shared,
-        trusted: read.list("trusted_issuers", |text| Ok(text.to_owned())),
-        issuers: Vec::new(),
-    };
+    let mut trusted = read.list("trusted_issuers", |text| Ok(text.to_owned()));
+    trusted.extend(playground.map(|_| Playground::ISSUER.to_owned()));
+    let mut trust = Trust { shared, trusted, issuers: Vec::new() };
     for (at, block) in read.issuers().to_vec().iter().enumerate() {
         match issuer(block, freshness) {
             Ok(issuer) if trust.knows(&issuer.id) => {
@@ -48,7 +67,7 @@ pub(super) fn trust(read: &mut Reader<'_>) -> Trust {
         read.problem(
             "no key is configured, so nobody could publish; make one with `openssl rand -hex 32` \
              and set publisher_jwt_key (MERCURE_PUBLISHER_JWT_KEY, --publisher-jwt-key), and \
-             subscriber_jwt_key for private updates",
+             subscriber_jwt_key for private updates; or try it out with --playground=true",
         );
     }
     trust

@@ -13,6 +13,7 @@ use mercure_engine::body;
 use mercure_protocol::{Metadata, Principal};
 
 use super::answer::{request_of, response_of, stream_of};
+use super::pages::pages;
 use super::site::Site;
 use crate::api::{self, Answer};
 use crate::auth::Policy;
@@ -30,6 +31,9 @@ pub(crate) fn public(site: Arc<Site>) -> Router {
         .route(&format!("{hub}/subscriptions/{{*rest}}"), any(subscriptions));
     for path in metadata_paths(&site) {
         router = router.route(&path, any(metadata));
+    }
+    if site.pages.is_some() {
+        router = router.merge(pages(&hub));
     }
     let counted = map_response_with_state(Arc::clone(&site), count);
     router.fallback(elsewhere).layer(from_fn(named)).layer(counted).with_state(site)

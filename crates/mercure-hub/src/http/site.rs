@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::connection::{Connection, Peer, serve_fresh, serve_library};
 use super::direct::{Conversation, Rest};
 use super::gate::{Admission, Gate};
+use super::pages::Pages;
 use super::prefixed::Prefixed;
 use super::refused::Refused;
 use crate::api::{self, Accepted, Answer, Quotas, Request, Service};
@@ -22,6 +23,8 @@ pub(crate) struct Site {
     /// A peer that accepts nothing for this long is gone.
     pub(crate) write_timeout: Duration,
     pub(crate) tls: Option<Tls>,
+    /// What people look at, if anything.
+    pub(crate) pages: Option<Pages>,
     pub(crate) gate: Gate,
 }
 
@@ -39,12 +42,14 @@ impl Site {
         hub_path: String,
         write_timeout: Duration,
         tls: Option<Tls>,
+        pages: Option<Pages>,
     ) -> Self {
         Self {
             terms: RwLock::new(Arc::new(terms)),
             hub_path,
             write_timeout,
             tls,
+            pages,
             gate: Gate::new(),
         }
     }
@@ -108,12 +113,14 @@ impl Site {
         let Some(admission) = self.admit(&connection) else { return };
         connection.prepare(self.write_timeout);
         let conversation = Conversation::new(connection, admission, self, shutdown.clone());
-        match conversation.serve().await {
+        // Apart, like what follows: a task is as large as the largest thing that it may come to, and
+        // thousands of large ones leave holes in memory between the streams that stay.
+        match Box::pin(conversation.serve()).await {
             Ok(Rest::Nothing) => {}
             Ok(Rest::Request(prefix, socket, _admission)) => {
                 let peer = Peer(socket.peer());
                 let socket = Prefixed { prefix, socket };
-                self.count(serve_library(socket, peer, router, shutdown).await);
+                self.count(Box::pin(serve_library(socket, peer, router, shutdown)).await);
             }
             Err(error) => tracing::debug!(%error, "a connection broke"),
         }
@@ -129,7 +136,7 @@ impl Site {
         let Some(_admission) = self.admit(&connection) else { return };
         connection.prepare(self.write_timeout);
         let peer = Peer(connection.peer());
-        self.count(serve_fresh(connection, peer, router, shutdown).await);
+        self.count(Box::pin(serve_fresh(connection, peer, router, shutdown)).await);
     }
 
     /// The same over TLS, if there are certificates.

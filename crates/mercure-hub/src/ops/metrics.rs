@@ -1,7 +1,7 @@
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use crate::http::Refusals;
-use mercure_engine::{Hub, State};
+use mercure_engine::{Hub, State, Times};
 use metrics::{counter, describe_counter, describe_gauge, gauge, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
@@ -31,6 +31,8 @@ impl Figures {
         let (held, head) = (hub.measure().await.ok(), hub.head().await.ok());
         let (stats, state, tail) = (hub.stats(), hub.transport_state(), hub.tail());
         with_local_recorder(&self.recorder, || {
+            let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+            gauge!("mercure_tasks").set(tasks as f64);
             gauge!("mercure_subscribers").set(stats.subscribers as f64);
             counter!("mercure_events_accepted_total").absolute(stats.published);
             counter!("mercure_events_delivered_total").absolute(stats.delivered);
@@ -63,12 +65,46 @@ impl Figures {
                 gauge!("mercure_log_lag_events").set(lag as f64);
             }
         });
-        self.handle.render()
+        let mut text = self.handle.render();
+        for (name, help, times) in [
+            (
+                "acknowledging",
+                "From an update's arrival to its acknowledgement",
+                stats.acknowledging,
+            ),
+            (
+                "dispatching",
+                "From knowing an event until it is written to who is live",
+                stats.dispatching,
+            ),
+            ("catching_up", "From falling behind, or coming back, until live", stats.catching_up),
+        ] {
+            write_times(&mut text, name, help, &times);
+        }
+        text
     }
+}
+
+/// A histogram whose counts stand already, which the recorder cannot take (Prometheus' text format).
+fn write_times(out: &mut String, name: &str, help: &str, times: &Times) {
+    let name = format!("mercure_{name}_seconds");
+    // Writing to memory cannot fail.
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} histogram");
+    for (end, count) in times.cumulative() {
+        let end = end.map_or("+Inf".to_owned(), |end| end.as_secs_f64().to_string());
+        let _ = writeln!(out, "{name}_bucket{{le=\"{end}\"}} {count}");
+    }
+    let _ = writeln!(
+        out,
+        "{name}_sum {}\n{name}_count {}\n",
+        times.total().as_secs_f64(),
+        times.count()
+    );
 }
 
 fn describe() {
     describe_gauge!("mercure_subscribers", "Streams that are open at this node");
+    describe_gauge!("mercure_tasks", "Tasks that are under way, idle connections among them");
     describe_counter!("mercure_events_accepted_total", "Events accepted by this node");
     describe_counter!("mercure_events_delivered_total", "Events handed to subscribers' sockets");
     describe_counter!("mercure_gaps_total", "Streams ended because the log had dropped events");

@@ -2,6 +2,7 @@
 //! clients, and figures.
 
 mod metrics;
+mod traces;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +11,8 @@ use std::time::Duration;
 use mercure_engine::{Hub, State};
 
 use self::metrics::Figures;
+pub(crate) use self::traces::Publication;
+pub use self::traces::{TraceSettings, Traces};
 use crate::api::Answer;
 use crate::http::Site;
 

@@ -115,6 +115,11 @@ pub async fn get(address: &str, path: &str, token: &str) -> io::Result<String> {
     if status(&head) == 200 { Ok(body) } else { Err(io::Error::other(head)) }
 }
 
+/// A hub's figures, whose answer has a length as well.
+pub async fn get_figures(ops: &str) -> io::Result<String> {
+    get(ops, "/metrics", "none").await
+}
+
 /// An event, as a subscriber saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {

@@ -29,14 +29,11 @@ impl Node {
 
     /// The same, at a port.
     pub fn start_at(prefix: &[&str], transport: &str, arguments: &[&str], port: u16) -> Self {
-        let mut all = vec![
-            "serve".to_owned(),
-            format!("--transport={transport}"),
+        let mut all = vec!["serve".to_owned(), format!("--transport={transport}")];
+        let defaults = [
             "--history-size=10000000".to_owned(),
             "--heartbeat=1s".to_owned(),
             "--retry=0s".to_owned(),
-        ];
-        let defaults = [
             format!("--listen=127.0.0.1:{port}"),
             "--ops-listen=none".to_owned(),
             "--drain=0s".to_owned(),
