@@ -6,10 +6,13 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 HUB := target/release/mercure-hub
-RUST := Cargo.toml Cargo.lock $(shell find crates -name '*.rs' -o -name Cargo.toml)
-export MERCURE_HUB_BINARY := $(abspath $(HUB))
+# Tests drive the hub that the tests of the hub are built with: nothing is built twice.
+TEST_HUB := target/debug/mercure-hub
+RUST := Cargo.toml Cargo.lock $(shell find crates -name '*.rs' -o -name Cargo.toml) $(wildcard web/*)
+run drill screenshots: export MERCURE_HUB_BINARY := $(abspath $(HUB))
+test-python test-conformance test-compat: export MERCURE_HUB_BINARY := $(abspath $(TEST_HUB))
 
-.PHONY: run test tools test-rust test-python test-compat test-conformance test-quickstart test-package static package lint fmt drill bench fuzz docs wheel clean help
+.PHONY: run test tools test-rust test-python test-compat test-conformance test-quickstart test-package static package lint fmt drill bench soak screenshots fuzz docs wheel clean help
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -30,13 +33,13 @@ test-rust: tools ## Run the tests of the hub, and every fuzz target on its seeds
 	target/debug/compare engine --subscribers 2000
 	target/debug/compare fleet
 
-test-python: $(HUB) $(VENV)/.tests $(VENV)/peers $(VENV)/oldest tests/clients/node_modules ## Run the tests of the extension, with real servers and Chromium
+test-python: $(TEST_HUB) $(VENV)/.tests $(VENV)/peers $(VENV)/oldest tests/clients/node_modules ## Run the tests of the extension, with real servers and Chromium
 	$(BIN)/pytest
 
-test-conformance: $(HUB) $(VENV)/.tests ## Judge the hub, or another one: JUDGE="--hub-url https://… --publisher-key …"
+test-conformance: $(TEST_HUB) $(VENV)/.tests ## Judge the hub, or another one: JUDGE="--hub-url https://… --publisher-key …"
 	$(BIN)/pytest tests/conformance --quiet $(JUDGE)
 
-test-compat: $(HUB) $(VENV)/.tests ## Check the documented interface of the releases before this one
+test-compat: $(TEST_HUB) $(VENV)/.tests ## Check the documented interface of the releases before this one
 	$(BIN)/pytest tests/compat --quiet
 
 lint: $(VENV)/.tests ## Check format, lints, types and the import rules
@@ -69,6 +72,12 @@ bench: tools ## Measure the hub beside others, every engine (EVENTS=1000000), an
 	cargo bench --locked --package mercure-hub --bench tokens
 	cargo bench --locked --package mercure-transports --bench transports
 
+soak: tools ## Run a hub under load and look whether it grows (SECONDS=3600)
+	MERCURE_SOAK=$(or $(SECONDS),3600) cargo test --locked --release --package mercure-hub --test soak -- --nocapture
+
+screenshots: $(HUB) $(VENV)/.tests ## Draw the debugger for the documentation
+	$(BIN)/pytest tests/python/screenshots.py
+
 fuzz: ## Run each fuzz target (SECONDS_EACH=600)
 	scripts/fuzz
 
@@ -76,11 +85,13 @@ docs: $(VENV)/.tests ## Write the generated pages of the documentation
 	$(BIN)/python scripts/write_api.py
 	MERCURE_WRITE_DOCS=1 cargo test --locked --quiet --package mercure-hub --test reference
 
-test-quickstart: wheel ## Follow the quick start from the wheel, in an empty folder
-	scripts/stranger dist/*.whl
+test-quickstart: $(TEST_HUB) $(VENV)/.build ## Follow the quick start from a wheel, in an empty folder
+	rm -rf target/wheels
+	$(BIN)/maturin build --profile dev --locked --out target/wheels
+	scripts/stranger target/wheels/*.whl
 
-test-package: $(HUB) ## Pack the hub for Debian (make package also tries the package)
-	scripts/debian-package $(HUB) target/debian
+test-package: $(TEST_HUB) ## Pack the hub for Debian (make package also tries the package)
+	scripts/debian-package $(TEST_HUB) target/debian
 	dpkg-deb --info target/debian/mercure-hub_*.deb >/dev/null
 
 static: ## Build a hub that needs no library of the system (musl-gcc, rustup target add x86_64-unknown-linux-musl)
@@ -90,8 +101,7 @@ package: static ## Pack the static hub for Debian into dist/, and try it in a ba
 	scripts/debian-package target/x86_64-unknown-linux-musl/release/mercure-hub dist
 	scripts/debian-check dist/mercure-hub_*.deb
 
-wheel: $(HUB) $(VENV)/.tests ## Build the wheel into dist/
-	$(BIN)/pip install --quiet --group build
+wheel: $(VENV)/.build ## Build the wheel into dist/
 	rm -rf dist
 	$(BIN)/maturin build --release --locked --out dist
 
@@ -100,6 +110,10 @@ clean: ## Remove everything that was built
 
 $(HUB): $(RUST)
 	cargo build --locked --release --package mercure-hub
+	@touch $@
+
+$(TEST_HUB): $(RUST)
+	cargo build --locked --quiet --package mercure-hub
 	@touch $@
 
 $(VENV)/.created:
@@ -126,6 +140,10 @@ $(VENV)/oldest: $(VENV)/.installed tests/python/oldest.txt
 tests/clients/node_modules: tests/clients/package-lock.json | tools
 	@! command -v npm >/dev/null || npm ci --prefix tests/clients --silent --no-audit --no-fund
 	@mkdir -p $@ && touch $@
+
+$(VENV)/.build: $(VENV)/.tests
+	$(BIN)/pip install --quiet --group build
+	@touch $@
 
 $(VENV)/.tests: $(VENV)/.installed
 	$(BIN)/pip install --quiet --group test --group lint

@@ -19,7 +19,7 @@ import pytest
 from client import Hub, Stream
 
 ROOT = Path(__file__).parents[2]
-BINARY = os.environ.get("MERCURE_HUB_BINARY", str(ROOT / "target/release/mercure-hub"))
+BINARY = os.environ.get("MERCURE_HUB_BINARY", str(ROOT / "target/debug/mercure-hub"))
 SECRETS = {
     "publisher": "conformance-publisher-key-0123456789ab",
     "subscriber": "conformance-subscriber-key-0123456789",

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import flask
+import httpx
 import pytest
 import tomllib
 from flask import Flask, render_template_string
@@ -44,6 +45,7 @@ SNIPPETS = {
     "docs/production/nats.md": ["conf", "sh"],
     "docs/production/postgresql.md": ["sql", "sh"],
     "docs/production/redis.md": ["sh", "conf"],
+    "docs/production/debugger.md": ["sh"],
     "docs/production/serving.md": ["toml", "toml", "toml", "toml"],
     "docs/production/sqlite.md": ["sh"],
     "docs/hub.md": ["toml", "sh", "sh", "sh", "sh", "toml", "sh", "sh"],
@@ -168,6 +170,14 @@ def test_the_readmes_hub():
             read_until(subscriber.stdout, "retry")
             subprocess.run(["bash", "-euc", block("README.md", 4)], env=env, check=True)
             read_until(subscriber.stdout, "data: hello")
+
+
+def test_the_playground():
+    port = servers.free_port()
+    with shell(f"exec {block('docs/production/debugger.md', 0)}", environment(port)) as hub:
+        read_until(hub.stderr, "this is a playground")
+        page = httpx.get(f"http://127.0.0.1:{port}{HUB_PATH}/ui/").text
+        assert "Mercure debugger" in page
 
 
 def test_the_hubs_guide(tmp_path):

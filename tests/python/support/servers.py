@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 
 ROOT = Path(__file__).parents[3]
 APPS = ROOT / "tests/python/apps"
-HUB = os.environ.get("MERCURE_HUB_BINARY", str(ROOT / "target/release/mercure-hub"))
+HUB = os.environ.get("MERCURE_HUB_BINARY", str(ROOT / "target/debug/mercure-hub"))
 PATIENCE = 30.0
 
 
