@@ -8,11 +8,12 @@ use mercure_protocol::{ClientId, Grants, Matcher};
 
 use crate::admission::AttachError;
 use crate::hub::Hub;
+use crate::memory::History;
 use crate::outlet::Outlet;
 use crate::presence::Attended;
 use crate::shard::End;
 use crate::subscriber::NewSubscriber;
-use crate::transport::From;
+use crate::transport::{From, Head, TransportError};
 
 /// A subscriber between two hubs. Dropping it ends the stream, unless another process holds its
 /// connection as well.
@@ -44,6 +45,23 @@ impl Hub {
         self.end(End::Depart)
     }
 
+    /// Lets go of the log after [`Hub::depart`], so that another process can go on with it; what it holds,
+    /// if nobody else keeps it.
+    #[must_use]
+    pub fn close_log(&self) -> Option<History> {
+        self.shared().transport.close()
+    }
+
+    /// Whether the log is the one in which an event had this place: only there do places mean the same.
+    ///
+    /// # Errors
+    /// If the transport cannot be asked.
+    pub async fn goes_on_from(&self, head: &Head) -> Result<bool, TransportError> {
+        let Some(id) = &head.id else { return Ok(self.head().await? == *head) };
+        let found = self.shared().transport.locate(id.as_str()).await?;
+        Ok(found == Some(head.position))
+    }
+
     /// Takes on a subscriber that departed elsewhere. This hub's log must be a continuation of the
     /// one it comes from.
     ///
@@ -54,6 +72,10 @@ impl Hub {
         let matchers = departing.matchers;
         let attended = departing.attended;
         let present = match (self.presence(), attended) {
+            // Among several nodes, the one that is gone has told that its subscribers are.
+            (Some(presence), Some(attended)) if self.shared().transport.roster().is_some() => {
+                Some(presence.enter_again(attended))
+            }
             (Some(presence), Some(attended)) => Some(presence.resume(&matchers, attended)),
             (Some(_), None) => self.enter(&matchers, None)?,
             (None, _) => None,

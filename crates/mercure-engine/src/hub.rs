@@ -344,6 +344,10 @@ impl Hub {
         &self.shared.options.hub_url
     }
 
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     pub(crate) fn presence(&self) -> Option<&Arc<Presence>> {
         self.presence.as_ref()
     }

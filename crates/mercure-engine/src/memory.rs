@@ -174,6 +174,10 @@ impl Transport for MemoryTransport {
         State::Available
     }
 
+    fn close(&self) -> Option<History> {
+        Some(self.end())
+    }
+
     fn roster(&self) -> Option<&dyn Roster> {
         None
     }

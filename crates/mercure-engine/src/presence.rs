@@ -185,6 +185,12 @@ impl Presence {
         })
     }
 
+    /// The presence of a subscriber that comes from another hub, which has told that it is gone.
+    pub(crate) fn enter_again(self: &Arc<Self>, attended: Attended) -> Present {
+        let payloads = attended.payloads.into_iter().map(|payload| payload.map(Arc::new));
+        Present { presence: Arc::clone(self), payloads: payloads.collect(), announced: None }
+    }
+
     /// The presence of a subscriber that comes from another hub; everybody knows of it already.
     pub(crate) fn resume(self: &Arc<Self>, matchers: &[Matcher], attended: Attended) -> Present {
         let subscriber = attended.subscriber;
@@ -263,6 +269,17 @@ impl Presence {
 }
 
 impl Present {
+    /// What another hub needs to tell this presence anew; that it has ended here is told as ever.
+    pub(crate) fn copy(&self) -> Option<Attended> {
+        let subscriber = self.announced?;
+        let attendances = lock(&self.presence.attendances);
+        let payloads = attendances.get(&subscriber)?.entry.subscriptions.iter();
+        Some(Attended {
+            subscriber,
+            payloads: payloads.map(|(_, payload)| payload.as_deref().cloned()).collect(),
+        })
+    }
+
     /// What another hub needs to go on with this presence; nobody is told that it has ended here.
     pub(crate) fn leave(mut self) -> Option<Attended> {
         let subscriber = self.announced.take()?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mercure_protocol::EventId;
 
 use crate::event::{Event, Position, Record};
-use crate::memory::Retention;
+use crate::memory::{History, Retention};
 use crate::roster::Roster;
 
 /// A boxed future, so that transports can be chosen at run time.
@@ -56,6 +56,10 @@ pub trait Transport: Debug + Send + Sync {
 
     /// Whether the engine answers, as far as is known without asking it.
     fn state(&self) -> State;
+
+    /// Tells nobody any more and lets go of its engine, so that this transport can be dropped and another
+    /// process can go on. Returns what the log holds, if nobody else keeps it.
+    fn close(&self) -> Option<History>;
 
     /// Where subscriptions of all nodes are known; `None` if this process is the only node and its
     /// log does not outlive it.

@@ -1,6 +1,7 @@
 //! Sockets that clients connect to.
 
 use std::io;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use listenfd::ListenFd;
@@ -12,17 +13,23 @@ use crate::http::Bound;
 /// Bound listeners: from here on, clients can connect.
 #[derive(Debug)]
 pub struct Listeners {
-    pub(crate) public: Vec<Public>,
-    pub(crate) redirect: Vec<Bound>,
-    pub(crate) ops: Option<Bound>,
+    pub(crate) public: Vec<Door>,
+    pub(crate) redirect: Vec<Door>,
+    pub(crate) ops: Option<Door>,
 }
 
-/// A listener for everybody.
+/// A listener, and what the configuration calls it.
 #[derive(Debug)]
-pub(crate) struct Public {
+pub(crate) struct Door {
     pub(crate) bound: Bound,
+    pub(crate) listen: Listen,
+}
+
+impl Door {
     /// Whether it speaks TLS, if there are certificates.
-    pub(crate) is_secure: bool,
+    pub(crate) fn is_secure(&self) -> bool {
+        matches!(self.listen, Listen::Tcp(_) | Listen::Systemd) && self.bound.is_tcp()
+    }
 }
 
 impl Listeners {
@@ -31,39 +38,52 @@ impl Listeners {
     /// # Errors
     /// If one address cannot be bound, naming it and what can be done.
     pub async fn bind(config: &Config) -> anyhow::Result<Self> {
+        Self::bind_but(config, Vec::new()).await
+    }
+
+    /// The same, but for what was bound already by the program that this one takes the place of.
+    pub(crate) async fn bind_but(config: &Config, mut bound: Vec<Door>) -> anyhow::Result<Self> {
         let (mut public, mut redirect) = (Vec::new(), Vec::new());
         for listen in &config.listen {
+            public.extend(bind(listen, "--listen", &mut bound).await?);
             let is_secure = matches!(listen, Listen::Tcp(_) | Listen::Systemd);
-            for bound in bind(listen, "--listen").await? {
-                public.push(Public { is_secure: is_secure && bound.is_tcp(), bound });
-            }
             if !(is_secure && config.certificates.is_some()) {
                 warn_of_plain_http(listen);
             }
         }
         for listen in &config.redirect_listen {
-            redirect.extend(bind(listen, "--redirect-listen").await?);
+            redirect.extend(bind(listen, "--redirect-listen", &mut bound).await?);
         }
-        Ok(Self { public, redirect, ops: bind_ops(config).await? })
+        Ok(Self { public, redirect, ops: bind_ops(config, &mut bound).await? })
+    }
+
+    /// Makes the files of Unix sockets go with their listeners.
+    pub(crate) fn own(&mut self, files: &[PathBuf]) {
+        for door in self.public.iter_mut().chain(&mut self.redirect).chain(&mut self.ops) {
+            let is_it = |(path, _): (&Path, bool)| files.iter().any(|file| file == path);
+            if door.bound.file().is_some_and(is_it) {
+                door.bound.own(true);
+            }
+        }
     }
 
     /// The addresses, as a client would write them; of a Unix socket, its path.
     #[must_use]
     pub fn addresses(&self) -> Vec<String> {
-        self.public.iter().map(|public| public.bound.address()).collect()
+        self.public.iter().map(|door| door.bound.address()).collect()
     }
 
     /// The addresses that send clients on to HTTPS.
     #[must_use]
     pub fn redirect_addresses(&self) -> Vec<String> {
-        self.redirect.iter().map(Bound::address).collect()
+        self.redirect.iter().map(|door| door.bound.address()).collect()
     }
 }
 
-async fn bind_ops(config: &Config) -> anyhow::Result<Option<Bound>> {
+async fn bind_ops(config: &Config, bound: &mut Vec<Door>) -> anyhow::Result<Option<Door>> {
     let Some(listen) = &config.ops_listen else { return Ok(None) };
-    match bind(listen, "--ops-listen").await {
-        Ok(mut bound) => Ok(bound.pop()),
+    match bind(listen, "--ops-listen", bound).await {
+        Ok(mut doors) => Ok(doors.pop()),
         Err(error) if config.ops_is_chosen => Err(error),
         // Another hub on this machine has it, most likely.
         Err(error) => {
@@ -73,7 +93,19 @@ async fn bind_ops(config: &Config) -> anyhow::Result<Option<Bound>> {
     }
 }
 
-async fn bind(listen: &Listen, flag: &str) -> anyhow::Result<Vec<Bound>> {
+/// What is bound already under this name, else what is bound now.
+async fn bind(listen: &Listen, flag: &str, bound: &mut Vec<Door>) -> anyhow::Result<Vec<Door>> {
+    let (found, others): (Vec<_>, Vec<_>) =
+        std::mem::take(bound).into_iter().partition(|door| door.listen == *listen);
+    *bound = others;
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    let door = |bound| Door { bound, listen: listen.clone() };
+    Ok(bind_new(listen, flag).await?.into_iter().map(door).collect())
+}
+
+async fn bind_new(listen: &Listen, flag: &str) -> anyhow::Result<Vec<Bound>> {
     let result = match listen {
         Listen::Tcp(address) | Listen::Plain(address) => {
             TcpListener::bind(address).await.map(Bound::Tcp)

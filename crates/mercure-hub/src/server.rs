@@ -5,14 +5,15 @@ use std::time::Duration;
 use anyhow::Context;
 use futures_util::FutureExt as _;
 use futures_util::future::FusedFuture as _;
-use mercure_engine::{Clock, Hub, Options};
+use mercure_engine::{Clock, History, Hub, Options};
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
+use crate::accepting::{Stopped, Watch, accept_all, end_of};
 use crate::api::Service;
-use crate::config::Config;
-use crate::http::{self, Bound, Connection, Pages, Routes, Site, Terms};
-use crate::listeners::{Listeners, Public};
+use crate::config::{Config, Listen};
+use crate::http::{self, Bound, Pages, Routes, Site, Terms};
+use crate::listeners::{Door, Listeners};
 use crate::ops::{Ops, Traces};
 use crate::tls::Tls;
 
@@ -36,19 +37,22 @@ pub async fn serve(
 /// A running hub.
 #[derive(Debug)]
 pub struct Server {
-    config: Config,
+    pub(crate) config: Config,
     site: Arc<Site>,
-    hub: Arc<Hub>,
+    pub(crate) hub: Arc<Hub>,
     ops: Arc<Ops>,
-    traces: Option<Arc<Traces>>,
+    pub(crate) traces: Option<Arc<Traces>>,
     /// Tells listeners to close, and connections to end after the request under way.
-    close: watch::Sender<bool>,
-    stop: watch::Sender<bool>,
-    accepting: JoinSet<Stopped>,
-    /// Answers until everything else has ended.
-    _ops: Option<AbortOnDrop<Stopped>>,
+    pub(crate) close: watch::Sender<bool>,
+    pub(crate) stop: watch::Sender<bool>,
+    pub(crate) accepting: JoinSet<Closed>,
+    /// The operator's endpoints, which answer until everything else has ended.
+    pub(crate) answering: JoinSet<Closed>,
     fresh_keys: JoinSet<()>,
 }
+
+/// A listener that does not accept any more.
+pub(crate) type Closed = (Listen, Stopped);
 
 impl Server {
     /// Begins to serve.
@@ -56,8 +60,16 @@ impl Server {
     /// # Errors
     /// If the transport, a shard or TLS cannot be set up.
     pub async fn start(config: Config, listeners: Listeners) -> anyhow::Result<Self> {
+        let mut server = Self::prepare(config, None).await?;
+        server.open(listeners);
+        Ok(server)
+    }
+
+    /// Everything but the listeners, on a log that goes on where another one has ended, if it is one that
+    /// nobody else keeps.
+    pub(crate) async fn prepare(config: Config, history: Option<History>) -> anyhow::Result<Self> {
         let tls = config.certificates.as_ref().map(Tls::start).transpose()?;
-        let hub = start_hub(&config).await?;
+        let hub = start_hub(&config, history).await?;
         let traces = config.traces.as_ref().map(Traces::start).transpose()?.map(Arc::new);
         let terms = terms(&config, Arc::clone(&hub), traces.clone());
         let fresh_keys = terms.policy.trust.keep_fresh(hub.clock());
@@ -66,51 +78,57 @@ impl Server {
         let pages = config.debugger.then_some(Pages { playground });
         let site = Arc::new(Site::new(terms, path, patience, tls, pages));
         let ops = Arc::new(Ops::new(Arc::clone(&hub), Arc::clone(&site)));
-        let (close, stop) = (watch::Sender::new(false), watch::Sender::new(false));
-        let router = http::ops(Arc::clone(&ops));
-        let until = stop.subscribe();
-        let serve_ops = listeners.ops.map(|bound| plain(bound, router, until.clone(), until));
-        let mut server = Self {
-            _ops: serve_ops.map(|serving| AbortOnDrop(tokio::spawn(serving))),
+        Ok(Self {
             accepting: JoinSet::new(),
+            answering: JoinSet::new(),
+            close: watch::Sender::new(false),
+            stop: watch::Sender::new(false),
             config,
             site,
             hub,
             ops,
             traces,
-            close,
-            stop,
             fresh_keys,
-        };
-        server.accept(listeners.public, listeners.redirect);
-        Ok(server)
+        })
     }
 
-    fn accept(&mut self, public: Vec<Public>, redirect: Vec<Bound>) {
-        let router = http::public(Arc::clone(&self.site));
-        for Public { bound, is_secure } in public {
-            let (site, router, stop) =
-                (Arc::clone(&self.site), router.clone(), self.close.subscribe());
-            let serve = move |connection| {
-                let (site, router, stop) = (Arc::clone(&site), router.clone(), stop.clone());
-                async move {
-                    match is_secure {
-                        true => Box::pin(site.serve_secure(connection, router, stop)).await,
-                        false => site.serve(connection, router, stop).await,
-                    }
-                }
-            };
-            self.accepting.spawn(accept_all(bound, Watch::No, self.close.subscribe(), serve));
+    /// Lets clients in.
+    pub(crate) fn open(&mut self, listeners: Listeners) {
+        if let Some(door) = listeners.ops {
+            let (router, until) = (http::ops(Arc::clone(&self.ops)), self.stop.subscribe());
+            let serving = plain(door.bound, router, until.clone(), until);
+            self.answering.spawn(async move { (door.listen, serving.await) });
         }
-        for bound in redirect {
+        let router = http::public(Arc::clone(&self.site));
+        for door in listeners.public {
+            self.accept(door, router.clone());
+        }
+        for door in listeners.redirect {
             let router = http::redirect(Arc::clone(&self.site));
             let (site, close) = (Arc::clone(&self.site), self.close.subscribe());
             let serve = move |connection| {
                 let (site, router, close) = (Arc::clone(&site), router.clone(), close.clone());
                 async move { site.serve_library(connection, router, close).await }
             };
-            self.accepting.spawn(accept_all(bound, Watch::No, self.close.subscribe(), serve));
+            let accepting = accept_all(door.bound, Watch::No, self.close.subscribe(), serve);
+            self.accepting.spawn(async move { (door.listen, accepting.await) });
         }
+    }
+
+    fn accept(&mut self, door: Door, router: Routes) {
+        let is_secure = door.is_secure();
+        let (site, stop) = (Arc::clone(&self.site), self.close.subscribe());
+        let serve = move |connection| {
+            let (site, router, stop) = (Arc::clone(&site), router.clone(), stop.clone());
+            async move {
+                match is_secure {
+                    true => Box::pin(site.serve_secure(connection, router, stop)).await,
+                    false => site.serve(connection, router, stop).await,
+                }
+            }
+        };
+        let accepting = accept_all(door.bound, Watch::No, self.close.subscribe(), serve);
+        self.accepting.spawn(async move { (door.listen, accepting.await) });
     }
 
     /// Serves by another configuration from now on, as far as a running hub can; streams go on as
@@ -178,82 +196,11 @@ fn plain(
     })
 }
 
-/// A task that ends with its owner.
-#[derive(Debug)]
-struct AbortOnDrop<T>(JoinHandle<T>);
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// How often a listener makes sure that clients can still find it.
-const CHECK: Duration = Duration::from_secs(2);
-
-/// What to do when the file of a Unix socket disappears.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Watch {
-    /// Go on: an operator removed it, and connections may still be open.
-    No,
-    /// Stop accepting.
-    Yes,
-}
-
-/// What remains of a listener that does not accept any more.
-#[derive(Debug)]
-pub(crate) struct Stopped {
-    pub(crate) bound: Bound,
-    pub(crate) connections: JoinSet<()>,
-}
-
-/// Accepts connections until told to stop or, if watched, until the listener's file is gone: nobody
-/// can reach it then, and whoever needs a hub makes another one. Returns the listener and the
-/// connections that are still open.
-pub(crate) async fn accept_all<F>(
-    bound: Bound,
-    watch: Watch,
-    mut stopping: watch::Receiver<bool>,
-    mut serve: impl FnMut(Connection) -> F,
-) -> Stopped
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    let mut connections = JoinSet::new();
-    let mut check = tokio::time::interval(CHECK);
-    loop {
-        tokio::select! {
-            () = stopped(&mut stopping) => return Stopped { bound, connections },
-            _ = check.tick(), if watch == Watch::Yes => if !bound.is_in_place() {
-                tracing::error!("the file of a socket is gone");
-                return Stopped { bound, connections };
-            },
-            Some(_) = connections.join_next() => {}
-            accepted = bound.accept() => match accepted {
-                Ok(connection) => {
-                    connections.spawn(serve(connection));
-                }
-                Err(error) => {
-                    // Out of descriptors, most likely: wait for some to come back.
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            },
-        }
-    }
-}
-
-/// Completes when the hub is stopping.
-pub(crate) async fn stopped(stopping: &mut watch::Receiver<bool>) {
-    // Without a sender nobody could tell any more: that is a stop as well.
-    let _ = stopping.wait_for(|stopping| *stopping).await;
-}
-
 /// Closes every listener; returns the connections that are still open.
-async fn stop_accepting(mut accepting: JoinSet<Stopped>) -> Vec<JoinSet<()>> {
+async fn stop_accepting(mut accepting: JoinSet<Closed>) -> Vec<JoinSet<()>> {
     let mut connections = Vec::new();
     while let Some(result) = accepting.join_next().await {
-        connections.extend(result.ok().map(|stopped| stopped.connections));
+        connections.extend(result.ok().map(|(_, stopped)| stopped.connections));
     }
     connections
 }
@@ -269,18 +216,6 @@ pub(crate) async fn finish(hub: &Arc<Hub>, connections: Vec<JoinSet<()>>) -> any
     Ok(())
 }
 
-/// Waits for connections to end by themselves, but not for ever.
-pub(crate) async fn end_of(connections: Vec<JoinSet<()>>, patience: Duration) {
-    let all = async {
-        for mut set in connections {
-            while set.join_next().await.is_some() {}
-        }
-    };
-    if tokio::time::timeout(patience, all).await.is_err() {
-        tracing::warn!("some requests did not finish in time and are cut");
-    }
-}
-
 /// What requests are served by, as configured.
 fn terms(config: &Config, hub: Arc<Hub>, traces: Option<Arc<Traces>>) -> Terms {
     let service = Service {
@@ -294,10 +229,10 @@ fn terms(config: &Config, hub: Arc<Hub>, traces: Option<Arc<Traces>>) -> Terms {
     Terms { service, policy: config.policy.clone(), quotas: config.quotas.clone() }
 }
 
-async fn start_hub(config: &Config) -> anyhow::Result<Arc<Hub>> {
-    let clock = Clock::system();
+async fn start_hub(config: &Config, history: Option<History>) -> anyhow::Result<Arc<Hub>> {
+    let (clock, retention) = (Clock::system(), config.retention.clone());
     let transport =
-        mercure_transports::connect(&config.transport, config.retention.clone(), clock.clone())?;
+        mercure_transports::go_on(history, &config.transport, retention, clock.clone())?;
     let options = Options {
         heartbeat: (!config.heartbeat.is_zero()).then_some(config.heartbeat),
         write_timeout: config.write_timeout,

@@ -7,11 +7,12 @@ mod support;
 
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use drill::client::{Stream, Wire, publish};
+use drill::crowd::{Crowd, count};
 use drill::engine::Engine;
 use drill::node::Node;
 use drill::{is_long, publisher, reader};
@@ -19,101 +20,12 @@ use mercure_transports::testing::{Process, free_port, is_missing};
 use serde_json::json;
 use support::v0;
 use tempfile::TempDir;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn streams() -> usize {
     if is_long() { 5000 } else { 300 }
-}
-
-/// What one client has seen, and when it had to come back.
-#[derive(Debug, Default)]
-struct Seen {
-    data: Vec<String>,
-    last: String,
-    returned: Vec<Instant>,
-}
-
-/// Listens, and comes back where it was whenever its stream ends, until told to stop.
-async fn listen(address: String, seen: Arc<Mutex<Seen>>, over: Arc<AtomicBool>) {
-    let token = reader(&["*"]);
-    while !over.load(Ordering::Relaxed) {
-        let cursor = match seen.lock().expect("seen").last.as_str() {
-            "" => "earliest".to_owned(),
-            last => last.to_owned(),
-        };
-        match Stream::open(&address, "topic=t", &token, &cursor).await {
-            Ok(Ok(mut stream)) => {
-                while let Ok(event) = stream.next().await {
-                    let mut seen = seen.lock().expect("seen");
-                    seen.last = event.id;
-                    seen.data.push(event.data);
-                }
-            }
-            Ok(Err(gap)) => panic!("{gap}"),
-            // Not there for a moment: the balancer has not noticed yet.
-            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-        }
-        seen.lock().expect("seen").returned.push(Instant::now());
-    }
-}
-
-/// Clients that listen until they are dropped.
-struct Crowd {
-    seen: Vec<Arc<Mutex<Seen>>>,
-    over: Arc<AtomicBool>,
-    tasks: JoinSet<()>,
-}
-
-impl Crowd {
-    fn gather(address: &str, count: usize) -> Self {
-        let (over, mut tasks) = (Arc::new(AtomicBool::new(false)), JoinSet::new());
-        let seen: Vec<_> = (0..count).map(|_| Arc::<Mutex<Seen>>::default()).collect();
-        for one in &seen {
-            tasks.spawn(listen(address.to_owned(), Arc::clone(one), Arc::clone(&over)));
-        }
-        Self { seen, over, tasks }
-    }
-
-    /// Waits until everybody has seen so many events.
-    async fn have(&self, count: usize) {
-        let begin = Instant::now();
-        let behind =
-            || self.seen.iter().filter(|s| s.lock().expect("seen").data.len() < count).count();
-        while behind() > 0 {
-            assert!(begin.elapsed() < PATIENCE, "{} have not seen {count} events", behind());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    /// Everybody has seen these events, each once and in order. Returns when streams had ended.
-    fn check(&mut self, events: &[String]) -> Vec<Instant> {
-        self.over.store(true, Ordering::Relaxed);
-        self.tasks.abort_all();
-        let mut returned = Vec::new();
-        for seen in &self.seen {
-            let seen = seen.lock().expect("seen");
-            assert_eq!(seen.data, events);
-            returned.extend(&seen.returned);
-        }
-        returned
-    }
-}
-
-/// Publishes numbers on a kept connection, one every `pace`, until told to stop; returns them.
-async fn count(address: String, pace: Duration, over: Arc<AtomicBool>) -> Vec<String> {
-    let (token, mut sent) = (publisher(), Vec::new());
-    let mut wire = Wire::connect(&address).await.expect("connect");
-    while !over.load(Ordering::Relaxed) {
-        let number = sent.len().to_string();
-        let form = format!("topic=t&data={number}");
-        assert!(publish(&mut wire, &token, &form).await.expect("an answer"));
-        sent.push(number);
-        tokio::time::sleep(pace).await;
-    }
-    sent
 }
 
 /// HAProxy in front of hubs, which looks at `/ready`.

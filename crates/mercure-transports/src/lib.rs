@@ -16,7 +16,7 @@ mod tls;
 
 use std::sync::Arc;
 
-use mercure_engine::{Clock, MemoryTransport, Retention, Transport};
+use mercure_engine::{Clock, History, MemoryTransport, Retention, Transport};
 
 pub use self::address::ConnectError;
 use self::address::{Address, Engine};
@@ -48,6 +48,24 @@ pub fn connect(
     clock: Clock,
 ) -> Result<Arc<dyn Transport>, ConnectError> {
     connect_with(Bare, Purpose::Serve, url, Some(retention), clock)
+}
+
+/// The same, where a log that lives in this process only goes on where another one has ended.
+///
+/// # Errors
+/// If no transport can be made of the URL.
+pub fn go_on(
+    history: Option<History>,
+    url: &str,
+    retention: Retention,
+    clock: Clock,
+) -> Result<Arc<dyn Transport>, ConnectError> {
+    match (history, Address::parse(url)?.engine) {
+        (Some(history), Engine::Memory) => {
+            Ok(Arc::new(MemoryTransport::restore(retention, clock, history)))
+        }
+        _ => connect(url, retention, clock),
+    }
 }
 
 /// The same for a tool, which has no retention of its own.

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::event::{Position, Record};
-use crate::memory::Retention;
+use crate::memory::{History, Retention};
 use crate::roster::Roster;
 use crate::transport::{
     Batch, From, Future, Head, Measure, ReadLimit, State, Tail, Transport, TransportError,
@@ -101,6 +101,10 @@ impl Transport for Faulty {
 
     fn state(&self) -> State {
         self.inner.state()
+    }
+
+    fn close(&self) -> Option<History> {
+        self.inner.close()
     }
 
     fn roster(&self) -> Option<&dyn Roster> {

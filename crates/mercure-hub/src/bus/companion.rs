@@ -17,10 +17,11 @@ use super::head::HeadFile;
 use super::place::Place;
 use super::succession::Estate;
 use super::{BUS_VERSION, CompanionOptions, handoff};
+use crate::accepting::{Stopped, Watch, accept_all, end_of, stopped};
 use crate::api::{Answer, Service};
 use crate::http::{self, Connection};
 use crate::logging::Lines;
-use crate::server::{Stopped, Watch, accept_all, end_of, finish, stopped};
+use crate::server::finish;
 
 /// How long the first worker may take to connect.
 const FIRST_WORKER: Duration = Duration::from_secs(10);

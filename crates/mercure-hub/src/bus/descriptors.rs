@@ -24,14 +24,14 @@ const CHUNK: usize = 64 * 1024;
 
 /// Reads messages.
 #[derive(Debug, Default)]
-pub(super) struct Messages {
+pub(crate) struct Messages {
     bytes: BytesMut,
     descriptors: VecDeque<OwnedFd>,
 }
 
 impl Messages {
     /// The next message; `None` once the other side has closed between two messages.
-    pub(super) async fn next(&mut self, socket: &UnixStream) -> io::Result<Option<Bytes>> {
+    pub(crate) async fn next(&mut self, socket: &UnixStream) -> io::Result<Option<Bytes>> {
         loop {
             if let Some(message) = self.complete()? {
                 return Ok(Some(message));
@@ -43,7 +43,7 @@ impl Messages {
     }
 
     /// The same, waiting as long as the socket's read timeout.
-    pub(super) fn wait(&mut self, socket: &BlockingUnixStream) -> io::Result<Option<Bytes>> {
+    pub(crate) fn wait(&mut self, socket: &BlockingUnixStream) -> io::Result<Option<Bytes>> {
         loop {
             if let Some(message) = self.complete()? {
                 return Ok(Some(message));
@@ -59,12 +59,12 @@ impl Messages {
     }
 
     /// The oldest descriptor that came with a message and was not taken yet.
-    pub(super) fn descriptor(&mut self) -> Option<OwnedFd> {
+    pub(crate) fn descriptor(&mut self) -> Option<OwnedFd> {
         self.descriptors.pop_front()
     }
 
     /// Whether nothing was received that waits for more.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.bytes.is_empty()
     }
 
@@ -108,7 +108,7 @@ impl Messages {
 }
 
 /// Sends a message, waiting as long as the socket's write timeout.
-pub(super) fn send(
+pub(crate) fn send(
     socket: &BlockingUnixStream,
     message: &[u8],
     descriptors: &[BorrowedFd<'_>],

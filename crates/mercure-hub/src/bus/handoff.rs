@@ -16,8 +16,8 @@ use super::adopt::adopt;
 use super::companion::{Companion, Count};
 use super::descriptors::Messages;
 use super::envelope::Envelope;
+use crate::accepting::stopped;
 use crate::api::{Accepted, Answer};
-use crate::server::stopped;
 
 /// How long a granted subscription waits for its socket.
 const PENDING_FOR: Duration = Duration::from_secs(30);

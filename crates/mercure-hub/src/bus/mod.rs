@@ -27,6 +27,7 @@ use mercure_engine::Retention;
 
 pub(crate) use self::companion::Companion;
 use self::companion::End;
+pub(crate) use self::descriptors::{Messages, send};
 pub(crate) use self::envelope::Relayed;
 use self::place::Place;
 use self::succession::{Estate, Outcome};

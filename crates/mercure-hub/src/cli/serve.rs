@@ -1,11 +1,13 @@
 use std::io::Write as _;
+use std::path::Path;
 
+use anyhow::Context as _;
 use clap::ArgMatches;
 use mercure_hub::auth::{Keys, Roles, Trust};
 use mercure_hub::config::Config;
 use mercure_hub::logging::{self, LevelHandle};
 use mercure_hub::tls::Certificates;
-use mercure_hub::{Listeners, Server};
+use mercure_hub::{Listeners, Predecessor, Server, Upgraded};
 
 use super::manager;
 use super::signals::{Signal, Signals};
@@ -15,17 +17,11 @@ use super::{layers, runtime};
 pub(super) fn serve(matches: &ArgMatches) -> anyhow::Result<()> {
     let config = Config::parse(&layers(matches)?)?;
     let level = logging::init(config.log_json, &config.log_level);
+    // Before another file may be at its place.
+    let program = std::env::current_exe().context("finding this program")?;
     runtime()?.block_on(async {
         let mut signals = Signals::new()?;
-        let (path, listeners) = (config.hub_path.clone(), Listeners::bind(&config).await?);
-        for address in listeners.addresses() {
-            tracing::info!(address, path, "listening");
-        }
-        for address in listeners.redirect_addresses() {
-            tracing::info!(address, "listening, and sending everybody on to HTTPS");
-        }
-        tell_of_pages(&config);
-        let mut server = Server::start(config, listeners).await?;
+        let mut server = start(config).await?;
         manager::tell(&[manager::State::Ready]);
         loop {
             match signals.next().await {
@@ -34,6 +30,10 @@ pub(super) fn serve(matches: &ArgMatches) -> anyhow::Result<()> {
                     reload(matches, &mut server, &level);
                     manager::tell(&[manager::State::Ready]);
                 }
+                Signal::Upgrade => match upgrade(server, &program).await? {
+                    Some(same) => server = same,
+                    None => return Ok(()),
+                },
                 Signal::Terminate => {
                     manager::tell(&[manager::State::Stopping]);
                     return server.stop(signals.hurry()).await;
@@ -43,6 +43,40 @@ pub(super) fn serve(matches: &ArgMatches) -> anyhow::Result<()> {
             }
         }
     })
+}
+
+/// Serves at its own listeners, or in the place of the program that has started this one.
+async fn start(config: Config) -> anyhow::Result<Server> {
+    tell_of_pages(&config);
+    if let Some(predecessor) = Predecessor::find()? {
+        let server = predecessor.succeed(config).await?;
+        tracing::info!("serving in the place of the program before");
+        return Ok(server);
+    }
+    let (path, listeners) = (config.hub_path.clone(), Listeners::bind(&config).await?);
+    for address in listeners.addresses() {
+        tracing::info!(address, path, "listening");
+    }
+    for address in listeners.redirect_addresses() {
+        tracing::info!(address, "listening, and sending everybody on to HTTPS");
+    }
+    Server::start(config, listeners).await
+}
+
+/// Lets the program that is at this one's path now take its place; `None` once it has.
+async fn upgrade(server: Server, program: &Path) -> anyhow::Result<Option<Server>> {
+    tracing::info!(program = %program.display(), "another program is to take this one's place");
+    match mercure_hub::upgrade(server, program).await? {
+        Upgraded::To(process) => {
+            tracing::info!(process, "another process serves now");
+            manager::tell(&[manager::State::MainPid(process), manager::State::Ready]);
+            Ok(None)
+        }
+        Upgraded::Not(server, error) => {
+            tracing::error!("this program goes on: {error:#}");
+            Ok(Some(*server))
+        }
+    }
 }
 
 /// Where people can look at the hub, and what that may mean.

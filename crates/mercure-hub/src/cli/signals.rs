@@ -5,6 +5,8 @@ use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 pub(super) enum Signal {
     /// SIGHUP: take a changed configuration.
     Reload,
+    /// SIGUSR2: let another program take this one's place.
+    Upgrade,
     /// SIGTERM: stop in the orderly way.
     Terminate,
     /// SIGINT: stop now.
@@ -15,6 +17,7 @@ pub(super) enum Signal {
 #[derive(Debug)]
 pub(super) struct Signals {
     hangup: Stream,
+    upgrade: Stream,
     terminate: Stream,
     interrupt: Stream,
 }
@@ -23,6 +26,7 @@ impl Signals {
     pub(super) fn new() -> std::io::Result<Self> {
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,
+            upgrade: signal(SignalKind::user_defined2())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })
@@ -31,6 +35,7 @@ impl Signals {
     pub(super) async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.hangup.recv() => Signal::Reload,
+            _ = self.upgrade.recv() => Signal::Upgrade,
             _ = self.terminate.recv() => Signal::Terminate,
             _ = self.interrupt.recv() => Signal::Interrupt,
         }

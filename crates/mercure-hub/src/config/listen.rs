@@ -30,7 +30,7 @@ impl fmt::Display for Listen {
     }
 }
 
-pub(super) fn parse_listen(text: &str) -> Result<Listen, String> {
+pub(crate) fn parse_listen(text: &str) -> Result<Listen, String> {
     if text == "systemd" {
         return Ok(Listen::Systemd);
     }

@@ -23,7 +23,8 @@ use mercure_protocol::{Generation, HubUrl, Limits, Protocol};
 
 pub use self::layers::{Layers, Raw};
 pub use self::listen::Listen;
-use self::listen::{own_url, parse_listen};
+use self::listen::own_url;
+pub(crate) use self::listen::parse_listen;
 pub use self::schema::{SETTINGS, Setting};
 pub use self::trust::read_key;
 use self::values::Reader;

@@ -21,7 +21,7 @@ use super::classify::MAX_HEAD;
 use super::direct::PATIENCE;
 use super::prefixed::Prefixed;
 use super::refused::Refused;
-use crate::server::stopped;
+use crate::accepting::stopped;
 
 /// A bound listener.
 #[derive(Debug)]
@@ -140,6 +140,22 @@ impl Bound {
         let mut file = SocketFile::new(path)?;
         file.is_ours = false;
         Ok(Self::Unix(UnixListener::from_std(listener)?, file))
+    }
+
+    /// Listens on a socket that another process has bound; on a Unix socket, at a path.
+    pub(crate) fn taken(listener: OwnedFd, path: Option<&Path>) -> io::Result<Self> {
+        match path {
+            Some(path) => Self::inherited(listener, path),
+            None => Self::passed_tcp(listener.into()),
+        }
+    }
+
+    /// Where the file of a Unix socket is, and whether it goes with it.
+    pub(crate) fn file(&self) -> Option<(&Path, bool)> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(_, file) => Some((file.path(), file.is_ours)),
+        }
     }
 
     /// Whether clients still find it where it was bound.

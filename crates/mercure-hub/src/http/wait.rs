@@ -4,7 +4,7 @@ use std::task::{Context, Poll};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::server::stopped;
+use crate::accepting::stopped;
 
 /// What ends a wait for a client: its time, or the hub. Made when a connection waits first and kept
 /// for all its requests: to make a timer for each would cost more than to read the request.

@@ -118,10 +118,11 @@ impl Publication {
         }
         span.set_attribute(KeyValue::new("mercure.event.id", published.id.to_string()));
         let (mut dispatch, position) = (self.child("dispatch"), published.position);
-        let hub = Arc::clone(hub);
+        // A hub that ends is not held up by who watches it.
+        let hub = Arc::downgrade(hub);
         tokio::spawn(async move {
             let dispatched = async {
-                while !hub.is_dispatched(position) {
+                while hub.upgrade().is_some_and(|hub| !hub.is_dispatched(position)) {
                     tokio::time::sleep(LOOK).await;
                 }
             };

@@ -5,6 +5,7 @@
 
 pub mod checker;
 pub mod client;
+pub mod crowd;
 pub mod engine;
 pub mod node;
 pub mod proxy;

@@ -34,6 +34,8 @@ impl Node {
             "--history-size=10000000".to_owned(),
             "--heartbeat=1s".to_owned(),
             "--retry=0s".to_owned(),
+            // The clients of a drill share a token.
+            "--max-connections-per-subject=100000".to_owned(),
             format!("--listen=127.0.0.1:{port}"),
             "--ops-listen=none".to_owned(),
             "--drain=0s".to_owned(),

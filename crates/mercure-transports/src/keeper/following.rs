@@ -37,6 +37,11 @@ impl Following {
         position(told.epoch, told.through.place)
     }
 
+    /// Tells nobody any more.
+    pub(super) fn end(&self) {
+        lock(&self.told).tail = None;
+    }
+
     pub(super) fn epoch(&self) -> u16 {
         lock(&self.told).epoch
     }

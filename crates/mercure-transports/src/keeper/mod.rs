@@ -19,8 +19,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mercure_engine::{
-    Batch, Change, Claimed, Clock, Event, From, Future, Head, Measure, Position, ReadLimit, Record,
-    Retention, Roster, RosterEntry, Standing, State, Tail, Transport, TransportError,
+    Batch, Change, Claimed, Clock, Event, From, Future, Head, History, Measure, Position,
+    ReadLimit, Record, Retention, Roster, RosterEntry, Standing, State, Tail, Transport,
+    TransportError,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -150,6 +151,13 @@ impl<S: Store> Transport for Keeper<S> {
 
     fn state(&self) -> State {
         self.inner.health.state()
+    }
+
+    fn close(&self) -> Option<History> {
+        // They hold the store, and the tail holds whoever holds this.
+        lock(&self.tasks).abort_all();
+        self.inner.following.end();
+        None
     }
 
     fn roster(&self) -> Option<&dyn Roster> {

@@ -1,0 +1,322 @@
+//! Upgrade in place: another program, most likely a newer one at the same path, takes the listeners and the
+//! plain streams of this one, and no client notices.
+//!
+//! In two phases, as between companions: until the new program has said that it has everything, and that its
+//! log is open, this one can go on as if nothing had happened; until this one has said that it does not go on,
+//! the new one serves nobody.
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use mercure_engine::{Departing, Head, History, Position};
+use mercure_protocol::EventId;
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+
+use crate::accepting::end_of;
+use crate::bus::{Messages, send};
+use crate::config::{Config, Listen, parse_listen};
+use crate::estate::{Receiver, TAKEN, Told, YOURS, send_events, send_streams};
+use crate::http::Bound;
+use crate::listeners::{Door, Listeners};
+use crate::server::{Closed, Server};
+
+/// How long either side waits for the other's next message.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long requests under way may hold it up.
+const SETTLE: Duration = Duration::from_secs(2);
+/// How long the log may still be held by the program before.
+const RELEASE: Duration = Duration::from_secs(10);
+/// Tells a program that its standard input is the one that it takes the place of.
+const VARIABLE: &str = "HUB_TAKES_OVER";
+/// The new program has understood its configuration.
+const ABLE: &[u8] = b"able";
+
+/// What a server leaves to another one.
+struct Estate {
+    doors: Vec<Door>,
+    /// Files of Unix sockets that go with their listeners, once these are this process's.
+    files: Vec<PathBuf>,
+    head: Head,
+    history: Option<History>,
+    streams: Vec<Departing>,
+}
+
+/// What follows; a message for each door comes first, with its socket.
+#[derive(Serialize, Deserialize)]
+struct Inventory {
+    doors: Vec<DoorTold>,
+    position: u64,
+    newest: Option<String>,
+    history: Option<Told>,
+    streams: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+struct DoorTold {
+    listen: String,
+    /// Of a Unix socket, and whether the file goes with the listener.
+    path: Option<(PathBuf, bool)>,
+}
+
+/// How an upgrade went.
+#[derive(Debug)]
+pub enum Upgraded {
+    /// Another process, with this id, serves now.
+    To(u32),
+    /// This one goes on.
+    Not(Box<Server>, anyhow::Error),
+}
+
+/// Starts a program with this one's arguments and gives everything to it.
+///
+/// # Errors
+/// If the other program failed halfway, and this one cannot go on either.
+pub async fn upgrade(server: Server, program: &Path) -> anyhow::Result<Upgraded> {
+    // What keeps it from ending is found out before it begins.
+    let head = match server.hub.head().await.context("asking the log where it stands") {
+        Ok(head) => head,
+        Err(error) => return Ok(Upgraded::Not(Box::new(server), error)),
+    };
+    let successor = match start(program.to_owned()).await {
+        Ok(successor) => successor,
+        Err(error) => return Ok(Upgraded::Not(Box::new(server), error)),
+    };
+    let config = server.config.clone();
+    let estate = server.leave(head).await?;
+    let given = tokio::task::spawn_blocking(move || successor.give(estate)).await?;
+    match given {
+        Ok(process) => Ok(Upgraded::To(process)),
+        Err((estate, error)) => {
+            let server = Server::take_up(config, *estate, || Ok(())).await;
+            let server = server.context("going on after the other program has failed")?;
+            Ok(Upgraded::Not(Box::new(server), error))
+        }
+    }
+}
+
+/// The program that is to take this one's place.
+struct Successor {
+    process: Child,
+    to: UnixStream,
+}
+
+async fn start(program: PathBuf) -> anyhow::Result<Successor> {
+    let starting = move || {
+        let (to, theirs) = UnixStream::pair()?;
+        to.set_read_timeout(Some(PATIENCE))?;
+        to.set_write_timeout(Some(PATIENCE))?;
+        let mut command = Command::new(&program);
+        command.args(std::env::args_os().skip(1)).env(VARIABLE, "1");
+        let process = command.stdin(std::os::fd::OwnedFd::from(theirs)).spawn();
+        let process = process.with_context(|| format!("starting {}", program.display()))?;
+        // The other end is the other program's alone, so its death is seen.
+        drop(command);
+        let successor = Successor { process, to };
+        match Messages::default().wait(&successor.to) {
+            Ok(Some(word)) if word == ABLE => Ok(successor),
+            _ => {
+                successor.end();
+                bail!("the new program did not start; it has said why")
+            }
+        }
+    };
+    tokio::task::spawn_blocking(starting).await?
+}
+
+impl Successor {
+    /// Ends it, so that it touches nothing any more.
+    fn end(mut self) {
+        // It may have ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+
+    fn give(self, mut estate: Estate) -> Result<u32, (Box<Estate>, anyhow::Error)> {
+        let told =
+            estate.tell(&self.to).and_then(|()| match Messages::default().wait(&self.to)? {
+                Some(word) if word == TAKEN => send(&self.to, YOURS, &[]),
+                _ => Err(io::ErrorKind::UnexpectedEof.into()),
+            });
+        match told {
+            Ok(()) => {
+                estate.doors.iter_mut().for_each(|door| door.bound.own(false));
+                Ok(self.process.id())
+            }
+            Err(error) => {
+                self.end();
+                let error =
+                    anyhow::Error::new(error).context("the new program failed; it has said why");
+                Err((Box::new(estate), error))
+            }
+        }
+    }
+}
+
+impl Estate {
+    fn tell(&self, to: &UnixStream) -> io::Result<()> {
+        let door = |door: &Door| DoorTold {
+            listen: door.listen.to_string(),
+            path: door.bound.file().map(|(path, is_ours)| (path.to_owned(), is_ours)),
+        };
+        let inventory = Inventory {
+            doors: self.doors.iter().map(door).collect(),
+            position: self.head.position.0,
+            newest: self.head.id.as_ref().map(EventId::to_string),
+            history: self.history.as_ref().map(Told::of),
+            streams: self.streams.len(),
+        };
+        send(to, &serde_json::to_vec(&inventory)?, &[])?;
+        for door in &self.doors {
+            send(to, b"door", &[door.bound.as_fd()])?;
+        }
+        if let Some(history) = &self.history {
+            send_events(to, history)?;
+        }
+        send_streams(to, &self.streams)
+    }
+}
+
+impl Server {
+    /// Ends, keeping everything that another process can go on with. Clients that connect in the meantime
+    /// wait at the listeners. Streams over TLS or HTTP/2 cannot be passed on; they end and come back.
+    async fn leave(mut self, head: Head) -> anyhow::Result<Estate> {
+        self.close.send_replace(true);
+        let (mut doors, mut connections) = (Vec::new(), Vec::new());
+        take_doors(&mut self.accepting, &mut doors, &mut connections).await;
+        self.stop.send_replace(true);
+        take_doors(&mut self.answering, &mut doors, &mut connections).await;
+        self.hub.refuse_updates().await;
+        let departing = std::sync::Arc::clone(&self.hub);
+        let streams = tokio::task::spawn_blocking(move || departing.depart()).await?;
+        self.hub.say_goodbye().await;
+        end_of(connections, SETTLE).await;
+        let history = self.hub.close_log();
+        if let Some(traces) = self.traces.take() {
+            tokio::task::spawn_blocking(move || traces.stop()).await?;
+        }
+        Ok(Estate { doors, files: Vec::new(), head, history, streams })
+    }
+
+    /// Goes on with what another server has left. `confirm` says whether it is this one's now.
+    async fn take_up(
+        config: Config,
+        estate: Estate,
+        confirm: impl FnOnce() -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
+        let Estate { doors, files, head, history, streams } = estate;
+        let mut listeners = Listeners::bind_but(&config, doors).await?;
+        let mut server = prepare(config, history).await?;
+        let is_same =
+            server.hub.goes_on_from(&head).await.context("asking the log where it stands")?;
+        tokio::task::block_in_place(confirm)?;
+        listeners.own(&files);
+        if !is_same {
+            tracing::warn!("the log is another one now: streams end, and their clients come back");
+        }
+        for stream in streams.into_iter().filter(|_| is_same) {
+            if let Err(error) = server.hub.welcome(stream) {
+                tracing::warn!(%error, "a stream could not be kept");
+            }
+        }
+        server.open(listeners);
+        Ok(server)
+    }
+}
+
+/// The log may be held for another moment by who has just let go of it.
+async fn prepare(config: Config, history: Option<History>) -> anyhow::Result<Server> {
+    let deadline = tokio::time::Instant::now() + RELEASE;
+    loop {
+        match Server::prepare(config.clone(), history.clone()).await {
+            Err(error) if tokio::time::Instant::now() < deadline => {
+                tracing::debug!(%error, "not yet");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+async fn take_doors(
+    accepting: &mut JoinSet<Closed>,
+    doors: &mut Vec<Door>,
+    connections: &mut Vec<JoinSet<()>>,
+) {
+    while let Some(closed) = accepting.join_next().await {
+        let Ok((listen, stopped)) = closed else { continue };
+        doors.push(Door { bound: stopped.bound, listen });
+        connections.push(stopped.connections);
+    }
+}
+
+/// The program that this one is to take the place of.
+#[derive(Debug)]
+pub struct Predecessor(UnixStream);
+
+impl Predecessor {
+    /// Whoever has started this program to take its place, if that is so.
+    ///
+    /// # Errors
+    /// If its socket cannot be used.
+    pub fn find() -> anyhow::Result<Option<Self>> {
+        if std::env::var_os(VARIABLE).is_none() {
+            return Ok(None);
+        }
+        let socket = UnixStream::from(rustix::stdio::stdin().try_clone_to_owned()?);
+        let nothing = std::fs::File::open("/dev/null")?;
+        rustix::stdio::dup2_stdin(&nothing)?;
+        socket.set_read_timeout(Some(PATIENCE)).context("no program is at the other end")?;
+        socket.set_write_timeout(Some(PATIENCE))?;
+        Ok(Some(Self(socket)))
+    }
+
+    /// Takes its place.
+    ///
+    /// # Errors
+    /// Why that is not possible; then the other one goes on.
+    pub async fn succeed(self, config: Config) -> anyhow::Result<Server> {
+        let from = self.0.try_clone()?;
+        let url = config.hub_url.clone();
+        let receiving = move || {
+            send(&from, ABLE, &[])?;
+            Receiver { from, messages: Messages::default() }.server_estate(url)
+        };
+        let estate = tokio::task::spawn_blocking(receiving).await??;
+        let confirm = || {
+            send(&self.0, TAKEN, &[])?;
+            match Messages::default().wait(&self.0)? {
+                Some(word) if word == YOURS => Ok(()),
+                _ => bail!("the program before did not let go"),
+            }
+        };
+        Server::take_up(config, estate, confirm).await
+    }
+}
+
+impl Receiver {
+    fn server_estate(&mut self, url: mercure_protocol::HubUrl) -> anyhow::Result<Estate> {
+        let inventory: Inventory = serde_json::from_slice(&self.next()?)?;
+        let (mut doors, mut files) = (Vec::new(), Vec::new());
+        for told in inventory.doors {
+            ensure!(self.next()? == b"door"[..], "a listener is missing");
+            let path = told.path.as_ref().map(|(path, _)| path.as_path());
+            let bound = Bound::taken(self.descriptor()?, path)?;
+            files.extend(told.path.filter(|(_, is_ours)| *is_ours).map(|(path, _)| path));
+            let listen: Listen = parse_listen(&told.listen).map_err(anyhow::Error::msg)?;
+            doors.push(Door { bound, listen });
+        }
+        let history = inventory.history.as_ref().map(|told| self.history(told)).transpose()?;
+        let streams = self.streams(inventory.streams, url)?;
+        let head = Head {
+            position: Position(inventory.position),
+            id: inventory.newest.as_deref().map(EventId::from_log),
+        };
+        Ok(Estate { doors, files, head, history, streams })
+    }
+}

@@ -1,0 +1,204 @@
+//! Another program takes a hub's place while clients listen and publish: SIGUSR2. `MERCURE_DRILL=long` for
+//! 5,000 streams.
+#![allow(clippy::print_stdout, reason = "a drill tells what it does")]
+
+mod drill;
+mod support;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use drill::client::{Stream, Wire, get, publish};
+use drill::crowd::Crowd;
+use drill::engine::Engine;
+use drill::node::Node;
+use drill::{is_long, publisher, reader};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use support::PATH;
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn streams() -> usize {
+    if is_long() { 5000 } else { 300 }
+}
+
+/// Publishes until told to stop, again and again what is not acknowledged, each time as something else;
+/// returns what was acknowledged.
+async fn count(address: String, over: Arc<AtomicBool>) -> Vec<String> {
+    let (token, mut sent, mut wire) = (publisher(), Vec::new(), None);
+    for number in 0_u64.. {
+        if over.load(Ordering::Relaxed) {
+            break;
+        }
+        if wire.is_none() {
+            wire = Wire::connect(&address).await.ok();
+        }
+        if let Some(kept) = &mut wire {
+            match publish(kept, &token, &format!("topic=t&data={number}")).await {
+                Ok(true) => sent.push(number.to_string()),
+                Ok(false) => {}
+                Err(_) => wire = None,
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(if is_long() { 100 } else { 10 })).await;
+    }
+    sent
+}
+
+/// A process that is nobody's child here; it is ended with the test.
+struct Heir(Pid);
+
+impl Heir {
+    /// The one that the log names last.
+    async fn of(node: &Node, count: usize) -> Self {
+        let begin = Instant::now();
+        loop {
+            let words = node.words();
+            let named: Vec<_> = words.split(" process=").skip(1).collect();
+            if named.len() >= count {
+                let number =
+                    named[count - 1].split_whitespace().next().and_then(|n| n.parse().ok());
+                return Self(number.and_then(Pid::from_raw).expect("a process"));
+            }
+            assert!(begin.elapsed() < PATIENCE, "{words}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(self.0, signal).expect("it lives");
+    }
+}
+
+impl Drop for Heir {
+    fn drop(&mut self) {
+        if test_kill_process(self.0).is_ok() {
+            let _ = kill_process(self.0, Signal::TERM);
+        }
+    }
+}
+
+/// Nobody has lost a stream, and everybody has seen what was acknowledged, once and in order.
+fn check(crowd: &Crowd, acknowledged: &[String]) {
+    let wanted: HashSet<_> = acknowledged.iter().collect();
+    for seen in &crowd.seen {
+        let seen = seen.lock().expect("seen");
+        assert!(seen.returned.is_empty(), "a stream was dropped");
+        let distinct: HashSet<_> = seen.data.iter().collect();
+        assert_eq!(distinct.len(), seen.data.len(), "something came twice");
+        let found: Vec<_> = seen.data.iter().filter(|data| wanted.contains(data)).collect();
+        assert_eq!(found, acknowledged.iter().collect::<Vec<_>>());
+    }
+}
+
+async fn no_stream_is_dropped(transport: &str) {
+    let mut node = Node::start(transport, &["--max-connection-age=0s", "--subscriptions=true"]);
+    let crowd = Crowd::gather(&node.address(), streams());
+    let over = Arc::new(AtomicBool::new(false));
+    let counting = tokio::spawn(count(node.address(), Arc::clone(&over)));
+    crowd.have(5).await;
+    node.process.signal("USR2");
+    let first = Heir::of(&node, 1).await;
+    assert!(node.process.ends_within(PATIENCE), "{}", node.words());
+    // And once more, by the one that has just come.
+    crowd.have(20).await;
+    first.signal(Signal::USR2);
+    let second = Heir::of(&node, 2).await;
+    let begin = Instant::now();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    over.store(true, Ordering::Relaxed);
+    let acknowledged = counting.await.expect("publishing");
+    let last = acknowledged.last().expect("something").clone();
+    while crowd.seen.iter().any(|seen| !seen.lock().expect("seen").data.contains(&last)) {
+        assert!(begin.elapsed() < PATIENCE, "{}", node.words());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    check(&crowd, &acknowledged);
+    let present = get(&node.address(), &format!("{PATH}/subscriptions"), &reader(&["*"])).await;
+    let present: serde_json::Value =
+        serde_json::from_str(&present.expect("an answer")).expect("JSON");
+    let active = present["subscriptions"].as_array().expect("a list").len();
+    assert_eq!(active, streams(), "everybody is still known");
+    println!("{transport}: {} events, {} streams, none dropped", acknowledged.len(), streams());
+    second.signal(Signal::TERM);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_log_in_memory_no_stream_is_dropped() {
+    no_stream_is_dropped("memory://").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_log_in_a_file_no_stream_is_dropped() {
+    let folder = TempDir::new().expect("folder");
+    no_stream_is_dropped(&format!("sqlite://{}/log.db", folder.path().display())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_an_engine_no_stream_is_dropped() {
+    let Some(engine) = Engine::start("redis") else { return };
+    no_stream_is_dropped(&engine.url("upgrade")).await;
+}
+
+/// Waits for a word in the log.
+async fn says(node: &Node, word: &str) {
+    let begin = Instant::now();
+    while !node.words().contains(word) {
+        assert!(begin.elapsed() < PATIENCE, "{word}: {}", node.words());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_fails_before_or_halfway_changes_nothing() {
+    let folder = TempDir::new().expect("folder");
+    let file = folder.path().join("hub.toml");
+    std::fs::write(&file, "").expect("write");
+    let config = format!("--config={}", file.display());
+    let node = Node::start("memory://", &[&config, "--max-connection-age=0s"]);
+    let crowd = Crowd::gather(&node.address(), 50);
+    let mut wire = Wire::connect(&node.address()).await.expect("connect");
+    assert!(publish(&mut wire, &publisher(), "topic=t&data=1").await.expect("an answer"));
+    crowd.have(1).await;
+    // It does not understand its configuration.
+    std::fs::write(&file, "nonsense = 1").expect("write");
+    node.process.signal("USR2");
+    says(&node, "did not start").await;
+    assert!(publish(&mut wire, &publisher(), "topic=t&data=2").await.expect("an answer"));
+    // It cannot open what it is to serve, which it learns after it was given everything.
+    std::fs::write(&file, "redirect_listen = [\"192.0.2.1:1\"]\nacme_domains = [\"hub.example\"]\nacme_cache = \"/nowhere/at/all\"")
+        .expect("write");
+    node.process.signal("USR2");
+    says(&node, "the new program failed").await;
+    let mut wire = Wire::connect(&node.address()).await.expect("connect");
+    assert!(publish(&mut wire, &publisher(), "topic=t&data=3").await.expect("an answer"));
+    crowd.have(3).await;
+    check(&crowd, &["1".to_owned(), "2".to_owned(), "3".to_owned()]);
+    let opened = Stream::open(&node.address(), "topic=t", &reader(&["*"]), "earliest").await;
+    let mut stream = opened.expect("connect").expect("no gap");
+    assert_eq!(stream.next().await.expect("an event").data, "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unix_socket_goes_along_and_its_file_with_it() {
+    let folder = TempDir::new().expect("folder");
+    let path = folder.path().join("hub.sock");
+    let port = mercure_transports::testing::free_port();
+    let listen = format!("--listen=unix:{}", path.display());
+    let tcp = format!("--listen=127.0.0.1:{port}");
+    let mut node = Node::start_at(&[], "memory://", &[&listen, &tcp], port);
+    node.process.signal("USR2");
+    let heir = Heir::of(&node, 1).await;
+    assert!(node.process.ends_within(PATIENCE), "{}", node.words());
+    assert!(tokio::net::UnixStream::connect(&path).await.is_ok());
+    heir.signal(Signal::TERM);
+    let begin = Instant::now();
+    while path.exists() {
+        assert!(begin.elapsed() < PATIENCE, "the file stays");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
