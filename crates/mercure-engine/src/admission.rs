@@ -12,6 +12,8 @@ use crate::hub::{Hub, Shared};
 #[derive(Debug, Default)]
 pub(crate) struct Places {
     total: AtomicUsize,
+    /// Of these, subscribers of generation 0.x.
+    v0: AtomicUsize,
     /// Nobody is admitted any more.
     closed: AtomicBool,
     by_client: Mutex<HashMap<ClientId, usize>>,
@@ -42,6 +44,8 @@ pub struct Permit {
     client: Option<ClientId>,
     /// What its holder takes in memory, in bytes.
     bytes: u32,
+    /// Whether it is counted as one of generation 0.x.
+    is_v0: bool,
     /// What goes with it.
     held: Option<Box<dyn std::fmt::Debug + Send + Sync>>,
 }
@@ -49,6 +53,11 @@ pub struct Permit {
 impl Places {
     pub(crate) fn taken(&self) -> usize {
         self.total.load(Ordering::Relaxed)
+    }
+
+    /// Of those that are taken, how many are of generation 0.x.
+    pub(crate) fn taken_by_v0(&self) -> usize {
+        self.v0.load(Ordering::Relaxed)
     }
 
     pub(crate) fn close(&self) {
@@ -105,7 +114,7 @@ impl Hub {
     pub fn admit(&self, client: Option<ClientId>) -> Result<Permit, AttachError> {
         let (shared, options) = (&self.shared, &self.shared.options);
         shared.places.take(client, options.max_subscribers, options.max_per_client)?;
-        Ok(Permit { shared: Arc::clone(shared), client, bytes: 0, held: None })
+        Ok(Permit { shared: Arc::clone(shared), client, bytes: 0, is_v0: false, held: None })
     }
 }
 
@@ -123,6 +132,13 @@ impl Permit {
         &self.shared
     }
 
+    /// Counts its holder as a subscriber of generation 0.x, for as long as it is held.
+    pub(crate) fn count_as_v0(&mut self) {
+        if !std::mem::replace(&mut self.is_v0, true) {
+            self.shared.places.v0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Counts what its holder takes in memory, in bytes, for as long as it is held.
     pub(crate) fn count(&mut self, bytes: u32) {
         let counter = &self.shared.counters.subscriber_bytes;
@@ -136,6 +152,9 @@ impl Drop for Permit {
     fn drop(&mut self) {
         // Who sees the place given back sees the memory given back.
         self.count(0);
+        if self.is_v0 {
+            self.shared.places.v0.fetch_sub(1, Ordering::Relaxed);
+        }
         self.shared.places.give_back(self.client);
     }
 }

@@ -318,6 +318,25 @@ impl Hub {
         self.shared.window.head()
     }
 
+    /// Goes the way of an event without leaving one: asks the log where it stands, waits until this node
+    /// has been told everything up to there, and for an answer of each shard after its dispatch.
+    ///
+    /// # Errors
+    /// If the transport cannot be asked, or a shard has ended. It may take as long as it likes: whoever
+    /// waits has to know how long that is worth it.
+    pub async fn make_the_round(&self) -> Result<(), TransportError> {
+        const LOOK: Duration = Duration::from_millis(5);
+        let head = self.head().await?;
+        while self.tail() < head.position {
+            tokio::time::sleep(LOOK).await;
+        }
+        for shard in &self.shards {
+            let ended = |_| TransportError::Unavailable("a shard has ended".to_owned());
+            shard.ping().await.map_err(ended)?;
+        }
+        Ok(())
+    }
+
     /// Hands a subscriber to a shard. Its preamble is written, and it is live or catching up,
     /// shortly after.
     pub fn attach(&self, new: NewSubscriber) {
@@ -329,7 +348,7 @@ impl Hub {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let shared = &self.shared;
-        shared.counters.snapshot(shared.places.taken(), shared.window.bytes())
+        shared.counters.snapshot(&shared.places, shared.window.bytes())
     }
 
     /// The hub's clock.

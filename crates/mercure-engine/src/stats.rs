@@ -1,5 +1,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::admission::Places;
 use crate::subscriber::CloseReason;
 use crate::times::{Stopwatch, Times};
 
@@ -9,6 +10,8 @@ use crate::times::{Stopwatch, Times};
 pub struct Stats {
     /// Subscribers connected now.
     pub subscribers: usize,
+    /// Of these, how many speak generation 0.x.
+    pub subscribers_v0: usize,
     /// Updates accepted from publishers of this hub.
     pub published: u64,
     /// Events handed to subscribers' sockets.
@@ -68,9 +71,10 @@ impl Counters {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn snapshot(&self, subscribers: usize, window: usize) -> Stats {
+    pub(crate) fn snapshot(&self, places: &Places, window: usize) -> Stats {
         Stats {
-            subscribers,
+            subscribers: places.taken(),
+            subscribers_v0: places.taken_by_v0(),
             published: self.published.load(Ordering::Relaxed),
             delivered: self.delivered.load(Ordering::Relaxed),
             gaps: self.gaps.load(Ordering::Relaxed),

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mercure_protocol::{Grants, Matcher, TopicView};
+use mercure_protocol::{Grants, Matcher, MatcherType, TopicView};
 
 use crate::admission::Permit;
 use crate::backlog::Backlog;
@@ -113,6 +113,10 @@ impl Subscriber {
         };
         let mut permit = new.permit;
         permit.count(footprint(&new.matchers));
+        // Only 0.x has selectors, and a request has matchers of one generation.
+        if new.matchers.iter().any(|matcher| matcher.kind() == MatcherType::Selector) {
+            permit.count_as_v0();
+        }
         Self {
             generation,
             outlet: new.outlet,

@@ -142,6 +142,7 @@ impl Server {
         }
         let (changed, later) = self.config.changes(&config);
         config.wait_for_restart(&self.config, &changed);
+        config.policy.trust.inherit(&self.config.policy.trust);
         let terms = terms(&config, Arc::clone(&self.hub), self.traces.clone());
         self.fresh_keys = terms.policy.trust.keep_fresh(self.hub.clock());
         self.site.change(terms);

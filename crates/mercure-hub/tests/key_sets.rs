@@ -3,11 +3,13 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use mercure_hub::config::{Config, Layers};
+use mercure_hub::{Listeners, Server};
 use serde_json::{Value, json};
 use support::keys::*;
 use support::*;
@@ -113,6 +115,36 @@ fn withdrawn_keys_disappear_without_being_asked_for() {
     until(&hub, &token, 200);
     sets.show(Some(&set(&[("new", &new)])));
     until(&hub, &token, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_keeps_what_was_fetched_while_its_server_is_away() {
+    let pair = pair_for("ES256");
+    let sets = Sets::serve(&set(&[("known", &pair)]));
+    let mut layers = Layers::default();
+    layers.file(&format!(
+        "listen = \"127.0.0.1:0\"\nops_listen = \"none\"\ndrain = \"0s\"\nresource_identifier = \"{AUDIENCE}\"\n\
+         [[issuer]]\nid = \"{ONE}\"\npublisher = {{ jwks_uri = \"{}\" }}\n",
+        sets.url
+    ));
+    let config = || Config::parse(&layers).expect("valid");
+    let listeners = Listeners::bind(&config()).await.expect("bind");
+    let address = listeners.addresses()[0].clone();
+    let mut server = Server::start(config(), listeners).await.expect("start");
+    let token = signed(&pair.private, "ES256", Some("known"), &claims(ONE));
+    let ask = move || {
+        let mut socket = TcpStream::connect(&address).expect("connect");
+        socket.write_all(post("topic=t", &[&bearer(&token)]).as_bytes()).expect("write");
+        let mut answer = [0; 12];
+        socket.read_exact(&mut answer).expect("an answer");
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let asked = || tokio::task::spawn_blocking(ask.clone());
+    while asked().await.expect("asked") != "HTTP/1.1 200" {}
+    sets.show(None);
+    assert_eq!(server.reload(config()), Ok(vec![]));
+    assert_eq!(asked().await.expect("asked"), "HTTP/1.1 200");
+    server.stop(std::future::ready(())).await.expect("stop");
 }
 
 #[test]

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use super::SlotRef;
 use super::listening::Listening;
 use crate::subscriber::NewSubscriber;
@@ -30,6 +32,8 @@ pub(super) struct Incoming {
     pub(super) ready: Vec<SlotRef>,
     pub(super) reads: Vec<(ReadFor, Result<Batch, TransportError>)>,
     pub(super) drain: Option<Drain>,
+    /// Answered when the shard has dispatched what it had to.
+    pub(super) pings: Vec<oneshot::Sender<()>>,
     pub(super) end: Option<End>,
     /// The shard has ended; what arrives now is dropped.
     stopped: bool,
@@ -106,6 +110,14 @@ impl Notify {
 
     pub(crate) fn drain(&self, drain: Drain) {
         self.leave(|incoming| incoming.drain = Some(drain));
+    }
+
+    /// Asks for an answer after the next dispatch; none comes from a shard that has ended. Bounded by who
+    /// asks: each waits for its answer.
+    pub(crate) fn ping(&self) -> oneshot::Receiver<()> {
+        let (answer, asked) = oneshot::channel();
+        self.leave(|incoming| incoming.pings.push(answer));
+        asked
     }
 
     pub(crate) fn end(&self, end: End) {

@@ -113,10 +113,13 @@ impl Shard {
             for event in events.iter().filter(|event| event.token() != MAILBOX) {
                 self.on_socket(event.token().0, event.is_readable() || event.is_read_closed());
             }
+            let pings = std::mem::take(&mut incoming.pings);
             self.receive(incoming);
             self.advance();
             self.catch_up();
             self.on_time();
+            // Whoever asks may have gone.
+            pings.into_iter().for_each(|ping| drop(ping.send(())));
         };
         self.mailbox.stop();
         let departing = if end == End::Depart { self.depart() } else { Vec::new() };

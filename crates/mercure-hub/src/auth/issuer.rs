@@ -126,6 +126,13 @@ impl Trust {
         std::iter::once(&self.shared).chain(own).flat_map(Roles::fetched)
     }
 
+    /// Takes over what was fetched for a former configuration.
+    pub(crate) fn inherit(&self, former: &Self) {
+        for keys in self.fetched() {
+            former.fetched().for_each(|known| keys.inherit(known));
+        }
+    }
+
     /// Fetches what is to be fetched, now and from time to time, until the tasks are dropped.
     pub(crate) fn keep_fresh(&self, clock: &Clock) -> tokio::task::JoinSet<()> {
         let mut tasks = tokio::task::JoinSet::new();

@@ -130,6 +130,14 @@ impl FetchedKeys {
         Self { source, algorithms, freshness, current, asked_at }
     }
 
+    /// Takes the last good version of the same set over, so that a new configuration does not begin without
+    /// keys while their server is away.
+    pub(super) fn inherit(&self, former: &Self) {
+        if self.source == former.source && self.algorithms == former.algorithms {
+            *self.current.write().unwrap_or_else(PoisonError::into_inner) = former.current();
+        }
+    }
+
     /// Where it comes from.
     #[must_use]
     pub fn source(&self) -> &Source {

@@ -22,7 +22,7 @@ async fn live(State(ops): State<Arc<Ops>>) -> Response {
 }
 
 async fn ready(State(ops): State<Arc<Ops>>) -> Response {
-    response_of(ops.ready())
+    response_of(ops.ready().await)
 }
 
 async fn metrics(State(ops): State<Arc<Ops>>) -> Response {

@@ -34,6 +34,11 @@ impl Figures {
             let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
             gauge!("mercure_tasks").set(tasks as f64);
             gauge!("mercure_subscribers").set(stats.subscribers as f64);
+            let v1 = stats.subscribers.saturating_sub(stats.subscribers_v0);
+            for (generation, count) in [("1.0", v1), ("0.x", stats.subscribers_v0)] {
+                gauge!("mercure_subscribers_by_generation", "generation" => generation)
+                    .set(count as f64);
+            }
             counter!("mercure_events_accepted_total").absolute(stats.published);
             counter!("mercure_events_delivered_total").absolute(stats.delivered);
             counter!("mercure_gaps_total").absolute(stats.gaps);
@@ -104,6 +109,7 @@ fn write_times(out: &mut String, name: &str, help: &str, times: &Times) {
 
 fn describe() {
     describe_gauge!("mercure_subscribers", "Streams that are open at this node");
+    describe_gauge!("mercure_subscribers_by_generation", "The same, by generation of the protocol");
     describe_gauge!("mercure_tasks", "Tasks that are under way, idle connections among them");
     describe_counter!("mercure_events_accepted_total", "Events accepted by this node");
     describe_counter!("mercure_events_delivered_total", "Events handed to subscribers' sockets");

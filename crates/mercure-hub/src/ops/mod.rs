@@ -20,6 +20,9 @@ use crate::http::Site;
 /// restart ends every stream, and most often the engine is what is broken.
 const LIVE_PATIENCE: Duration = Duration::from_secs(300);
 
+/// How long an event may take to be ready for clients.
+const ROUND: Duration = Duration::from_secs(2);
+
 /// What the operator's endpoints are answered from.
 #[derive(Debug)]
 pub(crate) struct Ops {
@@ -44,12 +47,23 @@ impl Ops {
         verdict(&self.hub.transport_state(), self.hub.clock().now(), LIVE_PATIENCE)
     }
 
-    /// Whether clients should be sent here.
-    pub(crate) fn ready(&self) -> Answer {
+    /// Whether clients should be sent here: whether an event would make its round.
+    pub(crate) async fn ready(&self) -> Answer {
         if self.stopping.load(Ordering::Relaxed) {
             return Answer::text(503, "the hub is stopping\n");
         }
-        verdict(&self.hub.transport_state(), self.hub.clock().now(), Duration::ZERO)
+        let known = verdict(&self.hub.transport_state(), self.hub.clock().now(), Duration::ZERO);
+        if known.status != 200 {
+            return known;
+        }
+        match tokio::time::timeout(ROUND, self.hub.make_the_round()).await {
+            Ok(Ok(())) => known,
+            Ok(Err(error)) => Answer::text(503, format!("{error}\n")),
+            Err(_) => {
+                let seconds = ROUND.as_secs();
+                Answer::text(503, format!("an event would not arrive within {seconds} s\n"))
+            }
+        }
     }
 
     /// Figures in Prometheus' text format.
