@@ -119,7 +119,9 @@ impl Shard {
             self.catch_up();
             self.on_time();
             // Whoever asks may have gone.
-            pings.into_iter().for_each(|ping| drop(ping.send(())));
+            for ping in pings {
+                let _ = ping.send(());
+            }
         };
         self.mailbox.stop();
         let departing = if end == End::Depart { self.depart() } else { Vec::new() };
