@@ -197,3 +197,19 @@ fn every_wrong_value_is_named_as_the_user_wrote_it() {
         }
     }
 }
+
+#[test]
+fn what_kubernetes_says_of_a_service_is_no_setting() {
+    let mut layers = Layers::default();
+    layers.environment(
+        [
+            ("MERCURE_SERVICE_HOST", "10.0.0.1"),
+            ("MERCURE_SERVICE_PORT_HTTP", "80"),
+            ("MERCURE_HUB_PORT", "tcp://10.0.0.1:80"),
+            ("MERCURE_HUB_PORT_80_TCP_ADDR", "10.0.0.1"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned())),
+    );
+    layers.file("publisher_jwt_key = \"k\"\ntrace_ratio = 0.25\n");
+    assert!(Config::parse(&layers).is_ok());
+}

@@ -6,6 +6,7 @@ mod doctor;
 mod explain;
 mod help;
 mod history;
+mod import;
 mod manager;
 mod serve;
 mod signals;
@@ -30,6 +31,7 @@ pub(crate) fn main() -> ExitCode {
         Some(("serve", arguments)) => serve::serve(arguments),
         Some(("check-config", arguments)) => serve::check_config(arguments),
         Some(("doctor", arguments)) => doctor::doctor(arguments),
+        Some(("import-config", arguments)) => import::import(arguments),
         Some(("explain", arguments)) => explain::explain(arguments),
         Some(("token", arguments)) => token::token(arguments),
         Some(("completions", arguments)) => help::completions(arguments),
@@ -73,6 +75,7 @@ fn command() -> Command {
         ))
         .subcommand(explain::command())
         .subcommand(doctor::command())
+        .subcommand(import::command())
         .subcommand(token::command())
         .subcommand(history::command())
         .subcommand(client::publish_command())

@@ -94,7 +94,8 @@ impl Layers {
     /// Reads environment variables; those without our prefix are not looked at.
     pub fn environment(&mut self, variables: impl IntoIterator<Item = (String, String)>) {
         for (name, value) in variables {
-            if !name.starts_with("MERCURE_") || FOREIGN.contains(&name.as_str()) {
+            let is_ours = name.starts_with("MERCURE_") && !is_service_link(&name);
+            if !is_ours || FOREIGN.contains(&name.as_str()) {
                 continue;
             }
             match find(|setting| setting.variable() == name) {
@@ -146,6 +147,15 @@ impl Layers {
     }
 }
 
+/// What Kubernetes tells of a service that is called mercure, or mercure-something; no setting has such a
+/// name.
+fn is_service_link(name: &str) -> bool {
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.contains("_PORT_")
+        || name.ends_with("_PORT")
+}
+
 fn find(predicate: impl Fn(&Setting) -> bool) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| predicate(setting))
 }
@@ -164,10 +174,11 @@ fn texts(value: &toml::Value) -> Option<Vec<String>> {
     match value {
         toml::Value::String(text) => Some(vec![text.clone()]),
         toml::Value::Integer(number) => Some(vec![number.to_string()]),
+        toml::Value::Float(number) => Some(vec![number.to_string()]),
         toml::Value::Boolean(flag) => Some(vec![flag.to_string()]),
         toml::Value::Array(items) => {
             items.iter().map(|item| item.as_str().map(str::to_owned)).collect()
         }
-        toml::Value::Float(_) | toml::Value::Datetime(_) | toml::Value::Table(_) => None,
+        toml::Value::Datetime(_) | toml::Value::Table(_) => None,
     }
 }

@@ -64,10 +64,11 @@ impl Crowd {
     /// Waits until everybody has seen so many events.
     pub async fn have(&self, count: usize) {
         let begin = Instant::now();
-        let behind =
-            || self.seen.iter().filter(|s| s.lock().expect("seen").data.len() < count).count();
-        while behind() > 0 {
-            assert!(begin.elapsed() < PATIENCE, "{} have not seen {count} events", behind());
+        let is_behind = |seen: &&Arc<Mutex<Seen>>| seen.lock().expect("seen").data.len() < count;
+        while let Some(one) = self.seen.iter().find(is_behind) {
+            let late = begin.elapsed() > PATIENCE;
+            let behind = self.seen.iter().filter(is_behind).count();
+            assert!(!late, "{behind} have not seen {count} events, as this one: {one:?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

@@ -1,0 +1,162 @@
+//! As much of the Caddyfile's grammar as a hub's configuration needs: words, quotes, blocks, comments and
+//! placeholders for variables.
+
+use std::collections::BTreeMap;
+
+/// A line: its first word, the others, and the block that it opens.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Directive {
+    pub(super) name: String,
+    pub(super) arguments: Vec<String>,
+    pub(super) block: Vec<Directive>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Token {
+    Word(String),
+    Open,
+    Close,
+    End,
+}
+
+/// How deep blocks may stand in blocks.
+const DEEPEST: usize = 32;
+
+/// Reads a whole file, or the lines of one block.
+pub(super) fn parse(
+    text: &str,
+    variables: &BTreeMap<String, String>,
+) -> Result<Vec<Directive>, String> {
+    let text = substitute(text, variables);
+    let mut tokens = tokens(&text)?.into_iter().peekable();
+    let directives = block(&mut tokens, 0)?;
+    match tokens.next() {
+        None => Ok(directives),
+        Some(_) => Err("the Caddyfile closes a block that it has not opened".to_owned()),
+    }
+}
+
+fn block(
+    tokens: &mut std::iter::Peekable<std::vec::IntoIter<Token>>,
+    depth: usize,
+) -> Result<Vec<Directive>, String> {
+    if depth > DEEPEST {
+        return Err(format!("the Caddyfile has blocks more than {DEEPEST} deep"));
+    }
+    let (mut directives, mut words) = (Vec::new(), Vec::new());
+    let directive = |words: &mut Vec<String>, block| {
+        let mut words = std::mem::take(words).into_iter();
+        Directive { name: words.next().unwrap_or_default(), arguments: words.collect(), block }
+    };
+    while let Some(token) = tokens.peek() {
+        match token {
+            Token::Close => break,
+            Token::Word(word) => words.push(word.clone()),
+            Token::End if words.is_empty() => {}
+            Token::End => directives.push(directive(&mut words, Vec::new())),
+            Token::Open => {
+                tokens.next();
+                let inner = block(tokens, depth + 1)?;
+                if tokens.peek() != Some(&Token::Close) {
+                    return Err("the Caddyfile ends within a block".to_owned());
+                }
+                directives.push(directive(&mut words, inner));
+            }
+        }
+        tokens.next();
+    }
+    if !words.is_empty() {
+        directives.push(directive(&mut words, Vec::new()));
+    }
+    Ok(directives)
+}
+
+fn tokens(text: &str) -> Result<Vec<Token>, String> {
+    let (mut tokens, mut letters) = (Vec::new(), text.chars().peekable());
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\n' => tokens.push(Token::End),
+            letter if letter.is_whitespace() => {}
+            '#' => while letters.next_if(|letter| *letter != '\n').is_some() {},
+            '"' | '`' => tokens.push(Token::Word(quoted(&mut letters, letter)?)),
+            letter => {
+                let mut word = String::from(letter);
+                while let Some(letter) = letters.next_if(|letter| !letter.is_whitespace()) {
+                    word.push(letter);
+                }
+                tokens.push(match word.as_str() {
+                    "{" => Token::Open,
+                    "}" => Token::Close,
+                    _ => Token::Word(word),
+                });
+            }
+        }
+    }
+    tokens.push(Token::End);
+    Ok(tokens)
+}
+
+fn quoted(
+    letters: &mut std::iter::Peekable<std::str::Chars<'_>>,
+    quote: char,
+) -> Result<String, String> {
+    let mut word = String::new();
+    while let Some(letter) = letters.next() {
+        match letter {
+            letter if letter == quote => return Ok(word),
+            '\\' if quote == '"' && letters.peek() == Some(&'"') => {
+                word.extend(letters.next());
+            }
+            letter => word.push(letter),
+        }
+    }
+    Err("the Caddyfile has a quote that is not closed".to_owned())
+}
+
+/// Puts variables where the file names them: `{$NAME}`, `{$NAME:default}`, `{env.NAME}`. One that is not
+/// set and has no default is nothing.
+fn substitute(text: &str, variables: &BTreeMap<String, String>) -> String {
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find('{') {
+        let (before, from) = rest.split_at(at);
+        out.push_str(before);
+        let named = from.strip_prefix("{$").or_else(|| from.strip_prefix("{env."));
+        match named.and_then(|named| named.split_once('}')) {
+            Some((name, after)) if !name.contains(['\n', ' ', '{']) => {
+                let (name, default) = name.split_once(':').unwrap_or((name, ""));
+                out.push_str(variables.get(name).map_or(default, String::as_str));
+                rest = after;
+            }
+            _ => {
+                out.push('{');
+                rest = &from[1..];
+            }
+        }
+    }
+    out + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_quotes_blocks_and_variables() {
+        let variables = BTreeMap::from([("KEY".to_owned(), "secret".to_owned())]);
+        let text =
+            "site, other { # why\n a {$KEY:x} {env.NONE} `q \"q` \"w \\\"w\"\n b {\n  c\n }\n}\n";
+        let found = parse(text, &variables).expect("valid");
+        let [site] = &found[..] else { panic!("{found:?}") };
+        assert_eq!((site.name.as_str(), &site.arguments[..]), ("site,", &["other".to_owned()][..]));
+        let [a, b] = &site.block[..] else { panic!("{site:?}") };
+        assert_eq!(a.arguments, ["secret", "q \"q", "w \"w"]);
+        assert_eq!(b.block[0].name, "c");
+    }
+
+    #[test]
+    fn what_is_not_whole_is_refused() {
+        for text in ["a {", "a }", "a {\n}\n}", "\"x", &"{ ".repeat(100)] {
+            assert!(parse(text, &BTreeMap::new()).is_err(), "{text}");
+        }
+    }
+}
