@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mercure_protocol::ClientId;
 
-use crate::hub::{Hub, Shared};
+use crate::hub::Hub;
+use crate::shared::Shared;
 
 /// Places that are taken.
 #[derive(Debug, Default)]

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use crate::hub::Shared;
 use crate::outlet::{COALESCE, Outlet};
+use crate::shared::Shared;
 
 /// Frames that may wait for a socket before their subscriber leaves live dispatch.
 const BACKLOG_FRAMES: usize = 64;

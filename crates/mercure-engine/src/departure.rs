@@ -8,12 +8,11 @@ use mercure_protocol::{ClientId, Grants, Matcher};
 
 use crate::admission::AttachError;
 use crate::hub::Hub;
-use crate::memory::History;
 use crate::outlet::Outlet;
 use crate::presence::Attended;
 use crate::shard::End;
 use crate::subscriber::NewSubscriber;
-use crate::transport::{From, Head, TransportError};
+use crate::transport::{From, Handover, Head, TransportError};
 
 /// A subscriber between two hubs. Dropping it ends the stream, unless another process holds its
 /// connection as well.
@@ -45,10 +44,10 @@ impl Hub {
         self.end(End::Depart)
     }
 
-    /// Lets go of the log after [`Hub::depart`], so that another process can go on with it; what it holds,
-    /// if nobody else keeps it.
+    /// Lets go of the log after [`Hub::depart`], so that another process can go on with it and, among
+    /// several nodes, in the place of this one.
     #[must_use]
-    pub fn close_log(&self) -> Option<History> {
+    pub fn close_log(&self) -> Handover {
         self.shared().transport.close()
     }
 
@@ -72,10 +71,6 @@ impl Hub {
         let matchers = departing.matchers;
         let attended = departing.attended;
         let present = match (self.presence(), attended) {
-            // Among several nodes, the one that is gone has told that its subscribers are.
-            (Some(presence), Some(attended)) if self.shared().transport.roster().is_some() => {
-                Some(presence.enter_again(attended))
-            }
             (Some(presence), Some(attended)) => Some(presence.resume(&matchers, attended)),
             (Some(_), None) => self.enter(&matchers, None)?,
             (None, _) => None,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::departure::Departing;
 use crate::hub::Hub;
+use crate::presence::Presence;
 use crate::shard::{Drain, End};
 
 /// How long the log may take to learn that subscriptions have ended.
@@ -34,9 +35,18 @@ impl Hub {
     /// Tells the log that the subscriptions have ended, after [`Hub::shutdown`]; gives up after a
     /// while.
     pub async fn say_goodbye(&self) {
+        self.end_telling(Presence::close).await;
+    }
+
+    /// Tells the log what is still to be told, after [`Hub::depart`]: those who departed are still there.
+    pub async fn fall_silent(&self) {
+        self.end_telling(Presence::close_for_successor).await;
+    }
+
+    async fn end_telling(&self, close: fn(&Presence)) {
         let teller = self.teller.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (Some(presence), Some(teller)) = (&self.presence, teller) else { return };
-        presence.close();
+        close(presence);
         if tokio::time::timeout(GOODBYE, teller).await.is_err() {
             tracing::warn!("not every end of a subscription could be told");
         }

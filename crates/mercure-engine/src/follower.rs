@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::event::{Event, Position};
-use crate::hub::Shared;
 use crate::shard::Notify;
+use crate::shared::Shared;
 use crate::transport::Tail;
 
 /// Puts what the transport tells into the window and wakes the shards that it concerns.

@@ -16,10 +16,11 @@ use crate::follower::Follower;
 use crate::memory::Retention;
 use crate::presence::{Attendance, Presence, Present};
 use crate::shard::{End, Notify, Shard};
+use crate::shared::Shared;
 use crate::stats::{Counters, Stats};
 use crate::subscriber::NewSubscriber;
 use crate::teller::Teller;
-use crate::transport::{From, Head, Measure, ReadLimit, State, Tail, Transport, TransportError};
+use crate::transport::{From, Head, Measure, State, Tail, Transport, TransportError};
 use crate::window::Window;
 
 /// What a hub is told when it starts.
@@ -93,18 +94,6 @@ pub struct Hub {
     pub(crate) open: RwLock<bool>,
 }
 
-/// What the shards and the hub have in common.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) options: Options,
-    pub(crate) clock: Clock,
-    pub(crate) transport: Arc<dyn Transport>,
-    pub(crate) window: Window,
-    pub(crate) counters: Counters,
-    pub(crate) places: Places,
-    pub(crate) runtime: tokio::runtime::Handle,
-}
-
 /// Where a resuming subscriber begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resume {
@@ -160,6 +149,7 @@ impl Hub {
         let tail: Arc<dyn Tail> = Arc::<Follower>::clone(&follower);
         let head = shared.transport.start(tail).await.map_err(io::Error::other)?;
         shared.window.begin_after(head);
+        shared.preload(head).await;
 
         let mut shards = Vec::new();
         let mut threads = Vec::new();
@@ -378,18 +368,5 @@ impl Drop for Hub {
             presence.close();
         }
         self.shards.iter().for_each(|shard| shard.end(End::Close));
-    }
-}
-
-impl Shared {
-    /// What is read from the transport at once.
-    pub(crate) fn read_limit(&self) -> ReadLimit {
-        ReadLimit { events: 1024, bytes: 1024 * 1024 }
-    }
-
-    /// How long to wait before a failed read is tried again; jittered, so that the subscribers of
-    /// a node do not ask in step.
-    pub(crate) fn retry_delay(&self) -> Duration {
-        Duration::from_millis(fastrand::u64(250..750))
     }
 }

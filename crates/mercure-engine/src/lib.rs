@@ -24,6 +24,7 @@ mod poll;
 mod presence;
 mod roster;
 mod shard;
+mod shared;
 mod stats;
 mod subscriber;
 mod teller;
@@ -47,5 +48,5 @@ pub use stats::{Memory, Stats};
 pub use subscriber::{CloseReason, NewSubscriber};
 pub use times::Times;
 pub use transport::{
-    Batch, From, Future, Head, Measure, ReadLimit, State, Tail, Transport, TransportError,
+    Batch, From, Future, Handover, Head, Measure, ReadLimit, State, Tail, Transport, TransportError,
 };

@@ -8,7 +8,7 @@ use crate::clock::Clock;
 use crate::event::{Event, Position, Record};
 use crate::roster::Roster;
 use crate::transport::{
-    Batch, From, Future, Head, Measure, ReadLimit, State, Tail, Transport, TransportError,
+    Batch, From, Future, Handover, Head, Measure, ReadLimit, State, Tail, Transport, TransportError,
 };
 
 /// How much history is kept; whichever bound is reached first drops the oldest events.
@@ -174,8 +174,8 @@ impl Transport for MemoryTransport {
         State::Available
     }
 
-    fn close(&self) -> Option<History> {
-        Some(self.end())
+    fn close(&self) -> Handover {
+        Handover { history: Some(self.end()), node: None }
     }
 
     fn roster(&self) -> Option<&dyn Roster> {

@@ -29,6 +29,8 @@ pub(crate) struct Presence {
     notes: Mutex<VecDeque<Note>>,
     written: Notify,
     closed: AtomicBool,
+    /// Another process goes on in this node's place.
+    succeeded: AtomicBool,
 }
 
 /// A subscriber and everything it listens to.
@@ -44,6 +46,11 @@ pub struct Attendance {
 pub struct Attended {
     /// The subscriber's name.
     pub subscriber: SubscriberId,
+    /// What the ids of the events that tell of it are made from, and whether it was told anew: as a roster
+    /// has it (see [`RosterEntry`]).
+    pub seed: [u8; 16],
+    /// See `seed`.
+    pub is_anew: bool,
     /// What is told of it, for each of its matchers.
     pub payloads: Vec<Option<Value>>,
 }
@@ -167,6 +174,7 @@ impl Presence {
             notes: Mutex::default(),
             written: Notify::new(),
             closed: AtomicBool::new(false),
+            succeeded: AtomicBool::new(false),
         })
     }
 
@@ -185,17 +193,16 @@ impl Presence {
         })
     }
 
-    /// The presence of a subscriber that comes from another hub, which has told that it is gone.
-    pub(crate) fn enter_again(self: &Arc<Self>, attended: Attended) -> Present {
-        let payloads = attended.payloads.into_iter().map(|payload| payload.map(Arc::new));
-        Present { presence: Arc::clone(self), payloads: payloads.collect(), announced: None }
-    }
-
     /// The presence of a subscriber that comes from another hub; everybody knows of it already.
     pub(crate) fn resume(self: &Arc<Self>, matchers: &[Matcher], attended: Attended) -> Present {
         let subscriber = attended.subscriber;
         let payloads = attended.payloads.into_iter().map(|payload| payload.map(Arc::new));
-        let attendance = Attendance::new(subscriber, matchers, payloads);
+        let attendance = Attendance::with(RosterEntry {
+            subscriber,
+            seed: attended.seed,
+            is_anew: attended.is_anew,
+            subscriptions: matchers.iter().map(Matcher::name).zip(payloads).collect(),
+        });
         attendance.begin();
         lock(&self.attendances).insert(subscriber, attendance);
         self.version.fetch_add(1, Ordering::Relaxed);
@@ -221,6 +228,16 @@ impl Presence {
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.written.notify_one();
+    }
+
+    /// The same, when this node's place in the roster is another process's from then on.
+    pub(crate) fn close_for_successor(&self) {
+        self.succeeded.store(true, Ordering::Release);
+        self.close();
+    }
+
+    pub(crate) fn is_succeeded(&self) -> bool {
+        self.succeeded.load(Ordering::Acquire)
     }
 
     /// Whether nothing comes after what is noted already. To be asked before the look at the notes.
@@ -269,17 +286,6 @@ impl Presence {
 }
 
 impl Present {
-    /// What another hub needs to tell this presence anew; that it has ended here is told as ever.
-    pub(crate) fn copy(&self) -> Option<Attended> {
-        let subscriber = self.announced?;
-        let attendances = lock(&self.presence.attendances);
-        let payloads = attendances.get(&subscriber)?.entry.subscriptions.iter();
-        Some(Attended {
-            subscriber,
-            payloads: payloads.map(|(_, payload)| payload.as_deref().cloned()).collect(),
-        })
-    }
-
     /// What another hub needs to go on with this presence; nobody is told that it has ended here.
     pub(crate) fn leave(mut self) -> Option<Attended> {
         let subscriber = self.announced.take()?;
@@ -287,6 +293,8 @@ impl Present {
         let payloads = attendance.entry.subscriptions.iter();
         Some(Attended {
             subscriber,
+            seed: attendance.entry.seed,
+            is_anew: attendance.entry.is_anew,
             payloads: payloads.map(|(_, payload)| payload.as_deref().cloned()).collect(),
         })
     }

@@ -88,6 +88,8 @@ pub(crate) struct Subscriber {
     backlog: Option<Box<Backlog>>,
     pub(crate) deadline: Option<Duration>,
     pub(crate) last_write: Duration,
+    /// Whether it has a turn among those that are behind, or waits for a read.
+    pub(crate) is_queued: bool,
     /// Since when it is behind, in milliseconds on the clock; kept small, as there are many.
     pub(crate) behind_since: u32,
     /// First and last of its deliveries in the current batch; see `shard::dispatch`.
@@ -127,6 +129,7 @@ impl Subscriber {
             backlog: None,
             deadline: new.deadline,
             last_write: now,
+            is_queued: false,
             behind_since: milliseconds(now),
             deliveries: None,
             present: new.present,

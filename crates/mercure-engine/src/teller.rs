@@ -11,9 +11,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::event::Record;
-use crate::hub::Shared;
 use crate::presence::{Attendance, Note, Presence};
 use crate::roster::{Change, Claimed, Roster, Standing};
+use crate::shared::Shared;
 use crate::transport::TransportError;
 
 /// Notes told at once.
@@ -58,6 +58,7 @@ impl Teller {
             }
         }
         if let Some(roster) = roster
+            && !self.presence.is_succeeded()
             && let Err(error) = roster.leave().await
         {
             tracing::warn!(%error, "the node's place in the roster was not given up");

@@ -58,8 +58,8 @@ pub trait Transport: Debug + Send + Sync {
     fn state(&self) -> State;
 
     /// Tells nobody any more and lets go of its engine, so that this transport can be dropped and another
-    /// process can go on. Returns what the log holds, if nobody else keeps it.
-    fn close(&self) -> Option<History>;
+    /// process can go on.
+    fn close(&self) -> Handover;
 
     /// Where subscriptions of all nodes are known; `None` if this process is the only node and its
     /// log does not outlive it.
@@ -74,6 +74,15 @@ pub trait Tail: Debug + Send + Sync {
     /// Events up to and including this position will never be told: the next one that is told
     /// comes after it. Called in the log's order; returns at once.
     fn on_gap(&self, through: Position);
+}
+
+/// What a transport of another process needs to go on where this one has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Handover {
+    /// What the log holds, if nobody else keeps it.
+    pub history: Option<History>,
+    /// The node's name in the roster, if there is one.
+    pub node: Option<String>,
 }
 
 /// Where a read begins.

@@ -53,6 +53,18 @@ impl Window {
         }
     }
 
+    /// Adds events that come after `floor` and right before those that are here; nothing if they do not, or
+    /// if there is no room.
+    pub(crate) fn extend_back(&self, floor: Position, events: VecDeque<Arc<Event>>, now: Duration) {
+        let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
+        let bytes = recent.bytes + events.iter().map(|event| event.record.size()).sum::<usize>();
+        let fits = recent.events.len() + events.len() <= self.max_events && bytes <= self.max_bytes;
+        if fits && events.back().is_some_and(|event| event.position == recent.floor) {
+            events.into_iter().rev().for_each(|event| recent.events.push_front((event, now)));
+            (recent.bytes, recent.floor) = (bytes, floor);
+        }
+    }
+
     /// Raises the floor to where the log is followed from.
     pub(crate) fn begin_after(&self, position: Position) {
         let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);

@@ -40,6 +40,9 @@ struct Stream {
     milliseconds_left: Option<u64>,
     client: Option<[u8; 16]>,
     attended: Option<([u8; 16], Vec<Option<Value>>)>,
+    /// Of the attendance: its seed, and whether it was told anew. Older programs leave it out.
+    #[serde(default)]
+    told_by: Option<([u8; 16], bool)>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Hash)]
@@ -150,6 +153,7 @@ impl Stream {
             milliseconds_left: departing.time_left.map(milliseconds),
             client: departing.client.map(|client| client.0),
             attended: attended.map(|a| (*a.subscriber.as_bytes(), a.payloads.clone())),
+            told_by: attended.map(|a| (a.seed, a.is_anew)),
         }
     }
 
@@ -159,8 +163,12 @@ impl Stream {
         connection: OwnedFd,
         pool: &mut Pool,
     ) -> anyhow::Result<Departing> {
+        let (seed, is_anew) =
+            self.told_by.unwrap_or_else(|| (*uuid::Uuid::new_v4().as_bytes(), false));
         let named = |(subscriber, payloads)| Attended {
             subscriber: SubscriberId::from_random(subscriber),
+            seed,
+            is_anew,
             payloads,
         };
         Ok(Departing {

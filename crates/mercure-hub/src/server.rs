@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use futures_util::FutureExt as _;
 use futures_util::future::FusedFuture as _;
-use mercure_engine::{Clock, History, Hub, Options};
+use mercure_engine::{Clock, Handover, Hub, Options};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -60,16 +60,15 @@ impl Server {
     /// # Errors
     /// If the transport, a shard or TLS cannot be set up.
     pub async fn start(config: Config, listeners: Listeners) -> anyhow::Result<Self> {
-        let mut server = Self::prepare(config, None).await?;
+        let mut server = Self::prepare(config, Handover::default()).await?;
         server.open(listeners);
         Ok(server)
     }
 
-    /// Everything but the listeners, on a log that goes on where another one has ended, if it is one that
-    /// nobody else keeps.
-    pub(crate) async fn prepare(config: Config, history: Option<History>) -> anyhow::Result<Self> {
+    /// Everything but the listeners, going on where another process has ended.
+    pub(crate) async fn prepare(config: Config, from: Handover) -> anyhow::Result<Self> {
         let tls = config.certificates.as_ref().map(Tls::start).transpose()?;
-        let hub = start_hub(&config, history).await?;
+        let hub = start_hub(&config, from).await?;
         let traces = config.traces.as_ref().map(Traces::start).transpose()?.map(Arc::new);
         let terms = terms(&config, Arc::clone(&hub), traces.clone());
         let fresh_keys = terms.policy.trust.keep_fresh(hub.clock());
@@ -230,10 +229,9 @@ fn terms(config: &Config, hub: Arc<Hub>, traces: Option<Arc<Traces>>) -> Terms {
     Terms { service, policy: config.policy.clone(), quotas: config.quotas.clone() }
 }
 
-async fn start_hub(config: &Config, history: Option<History>) -> anyhow::Result<Arc<Hub>> {
+async fn start_hub(config: &Config, from: Handover) -> anyhow::Result<Arc<Hub>> {
     let (clock, retention) = (Clock::system(), config.retention.clone());
-    let transport =
-        mercure_transports::go_on(history, &config.transport, retention, clock.clone())?;
+    let transport = mercure_transports::go_on(from, &config.transport, retention, clock.clone())?;
     let options = Options {
         heartbeat: (!config.heartbeat.is_zero()).then_some(config.heartbeat),
         write_timeout: config.write_timeout,

@@ -13,7 +13,7 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use mercure_engine::{Departing, Head, History, Position};
+use mercure_engine::{Departing, Handover, Head, Position};
 use mercure_protocol::EventId;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
@@ -43,7 +43,7 @@ struct Estate {
     /// Files of Unix sockets that go with their listeners, once these are this process's.
     files: Vec<PathBuf>,
     head: Head,
-    history: Option<History>,
+    log: Handover,
     streams: Vec<Departing>,
 }
 
@@ -54,6 +54,7 @@ struct Inventory {
     position: u64,
     newest: Option<String>,
     history: Option<Told>,
+    node: Option<String>,
     streams: usize,
 }
 
@@ -168,14 +169,15 @@ impl Estate {
             doors: self.doors.iter().map(door).collect(),
             position: self.head.position.0,
             newest: self.head.id.as_ref().map(EventId::to_string),
-            history: self.history.as_ref().map(Told::of),
+            history: self.log.history.as_ref().map(Told::of),
+            node: self.log.node.clone(),
             streams: self.streams.len(),
         };
         send(to, &serde_json::to_vec(&inventory)?, &[])?;
         for door in &self.doors {
             send(to, b"door", &[door.bound.as_fd()])?;
         }
-        if let Some(history) = &self.history {
+        if let Some(history) = &self.log.history {
             send_events(to, history)?;
         }
         send_streams(to, &self.streams)
@@ -194,13 +196,13 @@ impl Server {
         self.hub.refuse_updates().await;
         let departing = std::sync::Arc::clone(&self.hub);
         let streams = tokio::task::spawn_blocking(move || departing.depart()).await?;
-        self.hub.say_goodbye().await;
+        self.hub.fall_silent().await;
         end_of(connections, SETTLE).await;
-        let history = self.hub.close_log();
+        let log = self.hub.close_log();
         if let Some(traces) = self.traces.take() {
             tokio::task::spawn_blocking(move || traces.stop()).await?;
         }
-        Ok(Estate { doors, files: Vec::new(), head, history, streams })
+        Ok(Estate { doors, files: Vec::new(), head, log, streams })
     }
 
     /// Goes on with what another server has left. `confirm` says whether it is this one's now.
@@ -209,9 +211,9 @@ impl Server {
         estate: Estate,
         confirm: impl FnOnce() -> anyhow::Result<()>,
     ) -> anyhow::Result<Self> {
-        let Estate { doors, files, head, history, streams } = estate;
+        let Estate { doors, files, head, log, streams } = estate;
         let mut listeners = Listeners::bind_but(&config, doors).await?;
-        let mut server = prepare(config, history).await?;
+        let mut server = prepare(config, log).await?;
         let is_same =
             server.hub.goes_on_from(&head).await.context("asking the log where it stands")?;
         tokio::task::block_in_place(confirm)?;
@@ -230,10 +232,10 @@ impl Server {
 }
 
 /// The log may be held for another moment by who has just let go of it.
-async fn prepare(config: Config, history: Option<History>) -> anyhow::Result<Server> {
+async fn prepare(config: Config, from: Handover) -> anyhow::Result<Server> {
     let deadline = tokio::time::Instant::now() + RELEASE;
     loop {
-        match Server::prepare(config.clone(), history.clone()).await {
+        match Server::prepare(config.clone(), from.clone()).await {
             Err(error) if tokio::time::Instant::now() < deadline => {
                 tracing::debug!(%error, "not yet");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -312,11 +314,12 @@ impl Receiver {
             doors.push(Door { bound, listen });
         }
         let history = inventory.history.as_ref().map(|told| self.history(told)).transpose()?;
+        let log = Handover { history, node: inventory.node };
         let streams = self.streams(inventory.streams, url)?;
         let head = Head {
             position: Position(inventory.position),
             id: inventory.newest.as_deref().map(EventId::from_log),
         };
-        Ok(Estate { doors, files, head, history, streams })
+        Ok(Estate { doors, files, head, log, streams })
     }
 }

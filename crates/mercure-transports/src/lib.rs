@@ -16,7 +16,7 @@ mod tls;
 
 use std::sync::Arc;
 
-use mercure_engine::{Clock, History, MemoryTransport, Retention, Transport};
+use mercure_engine::{Clock, Handover, MemoryTransport, Retention, Transport};
 
 pub use self::address::ConnectError;
 use self::address::{Address, Engine};
@@ -47,25 +47,20 @@ pub fn connect(
     retention: Retention,
     clock: Clock,
 ) -> Result<Arc<dyn Transport>, ConnectError> {
-    connect_with(Bare, Purpose::Serve, url, Some(retention), clock)
+    go_on(Handover::default(), url, retention, clock)
 }
 
-/// The same, where a log that lives in this process only goes on where another one has ended.
+/// The same, going on where another process has ended.
 ///
 /// # Errors
 /// If no transport can be made of the URL.
 pub fn go_on(
-    history: Option<History>,
+    from: Handover,
     url: &str,
     retention: Retention,
     clock: Clock,
 ) -> Result<Arc<dyn Transport>, ConnectError> {
-    match (history, Address::parse(url)?.engine) {
-        (Some(history), Engine::Memory) => {
-            Ok(Arc::new(MemoryTransport::restore(retention, clock, history)))
-        }
-        _ => connect(url, retention, clock),
-    }
+    connect_with(Bare, Purpose::Serve, url, Some(retention), clock, from)
 }
 
 /// The same for a tool, which has no retention of its own.
@@ -77,7 +72,7 @@ pub fn connect_for(
     url: &str,
     clock: Clock,
 ) -> Result<Arc<dyn Transport>, ConnectError> {
-    connect_with(Bare, purpose, url, None, clock)
+    connect_with(Bare, purpose, url, None, clock, Handover::default())
 }
 
 /// What stands between the keeper and an engine's store.
@@ -104,23 +99,27 @@ fn connect_with(
     url: &str,
     retention: Option<Retention>,
     clock: Clock,
+    from: Handover,
 ) -> Result<Arc<dyn Transport>, ConnectError> {
-    let address = Address::parse(url)?;
+    let (address, node) = (Address::parse(url)?, from.node);
     Ok(match address.engine {
-        Engine::Memory => Arc::new(MemoryTransport::new(retention.unwrap_or_default(), clock)),
+        Engine::Memory => {
+            let (retention, history) = (retention.unwrap_or_default(), from.history);
+            Arc::new(MemoryTransport::restore(retention, clock, history.unwrap_or_default()))
+        }
         Engine::Sqlite => {
             let store = Sqlite::new(address.rest.into(), purpose, clock.clone());
-            Arc::new(Keeper::new(wrap.wrap(store), retention, clock))
+            Arc::new(Keeper::new(wrap.wrap(store), retention, clock, node))
         }
         Engine::Redis | Engine::Sentinel => {
-            Arc::new(Keeper::new(wrap.wrap(Redis::new(&address)?), retention, clock))
+            Arc::new(Keeper::new(wrap.wrap(Redis::new(&address)?), retention, clock, node))
         }
         Engine::Postgres => {
-            Arc::new(Keeper::new(wrap.wrap(Postgres::new(&address)?), retention, clock))
+            Arc::new(Keeper::new(wrap.wrap(Postgres::new(&address)?), retention, clock, node))
         }
         Engine::Nats => {
             let store = Nats::new(&address, purpose, retention.as_ref(), clock.clone())?;
-            Arc::new(Keeper::new(wrap.wrap(store), retention, clock))
+            Arc::new(Keeper::new(wrap.wrap(store), retention, clock, node))
         }
     })
 }

@@ -34,7 +34,8 @@ impl Shard {
             let Some(slot) = self.resolve(who) else {
                 continue;
             };
-            let subscriber = &self.subscribers[slot];
+            let subscriber = &mut self.subscribers[slot];
+            subscriber.is_queued = false;
             let Phase::CatchingUp(from) = subscriber.phase else {
                 continue;
             };
@@ -50,7 +51,8 @@ impl Shard {
             let Some(slot) = self.resolve(who) else {
                 continue;
             };
-            let subscriber = &self.subscribers[slot];
+            let subscriber = &mut self.subscribers[slot];
+            subscriber.is_queued = false;
             if let Phase::CatchingUp(from) = subscriber.phase
                 && !subscriber.is_blocked()
             {
@@ -89,7 +91,10 @@ impl Shard {
         }
         let who = self.who(slot);
         if self.reads >= READS {
-            self.waiting_to_read.push_back(who);
+            let subscriber = &mut self.subscribers[slot];
+            if !std::mem::replace(&mut subscriber.is_queued, true) {
+                self.waiting_to_read.push_back(who);
+            }
             return;
         }
         self.reads += 1;
@@ -110,7 +115,7 @@ impl Shard {
             // Nothing up to where the shard stood when it asked; since then it may have moved on.
             Ok(Batch::Events(events)) if events.is_empty() => {
                 self.subscribers[slot].phase = Phase::CatchingUp(From::After(asked_at));
-                self.behind.push_back(who);
+                self.queue(slot);
             }
             Ok(Batch::Events(events)) => {
                 let after = match from {
@@ -122,7 +127,7 @@ impl Shard {
             Ok(Batch::Gone) => self.close(slot, CloseReason::Gap),
             Err(error) => {
                 tracing::warn!(%error, "reading the log failed; trying again");
-                self.behind.push_back(who);
+                self.queue(slot);
             }
         }
     }
@@ -137,7 +142,6 @@ impl Shard {
         through: Position,
     ) {
         let now = self.shared.clock.now();
-        let who = self.who(slot);
         let due = events.partition_point(|event| event.position <= through);
         let reached = if due < events.len() {
             through
@@ -166,6 +170,15 @@ impl Shard {
             }
         }
         if !subscriber.is_blocked() {
+            self.queue(slot);
+        }
+    }
+
+    /// Gives a subscriber that is behind its turn. Once is enough: whoever already has one would make
+    /// the queue grow with each heartbeat.
+    pub(super) fn queue(&mut self, slot: usize) {
+        let who = self.who(slot);
+        if !std::mem::replace(&mut self.subscribers[slot].is_queued, true) {
             self.behind.push_back(who);
         }
     }

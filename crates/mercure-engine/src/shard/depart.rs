@@ -5,7 +5,6 @@ use mercure_protocol::Grants;
 
 use super::Shard;
 use crate::departure::Departing;
-use crate::presence::Present;
 use crate::subscriber::{Phase, Subscriber};
 use crate::transport::From;
 
@@ -28,30 +27,18 @@ impl Shard {
             Phase::Live => From::After(self.cursor.max(subscriber.marker)),
             Phase::CatchingUp(from) | Phase::Reading(from, _) => from,
         };
-        let is_alone = self.shared.transport.roster().is_none();
-        Some(departing(subscriber, from, self.shared.clock.now(), is_alone))
+        Some(departing(subscriber, from, self.shared.clock.now()))
     }
 }
 
-/// Whether the node is alone decides how its presence goes on: a node of several has its subscribers in
-/// a roster under its own name, so they end with it and begin anew elsewhere.
-fn departing(
-    mut subscriber: Subscriber,
-    from: From,
-    now: std::time::Duration,
-    is_alone: bool,
-) -> Departing {
-    let present = subscriber.present.take();
+fn departing(mut subscriber: Subscriber, from: From, now: std::time::Duration) -> Departing {
     Departing {
         unsent: subscriber.unsent(),
         from,
         may_read: subscriber.grants.as_deref().map(Grants::subscribe).unwrap_or_default().to_vec(),
         time_left: subscriber.deadline.map(|deadline| deadline.saturating_sub(now)),
         client: subscriber.permit.client(),
-        attended: match is_alone {
-            true => present.and_then(Present::leave),
-            false => present.as_ref().and_then(Present::copy),
-        },
+        attended: subscriber.present.take().and_then(|present| present.leave()),
         matchers: subscriber.matchers.into_vec(),
         outlet: subscriber.outlet,
     }

@@ -26,8 +26,8 @@ use self::mailbox::{Incoming, ReadFor};
 use self::wheel::{TICK, Wheel};
 use crate::departure::Departing;
 use crate::event::{Event, Position};
-use crate::hub::Shared;
 use crate::index::Slot;
+use crate::shared::Shared;
 use crate::subscriber::{CloseReason, Flow, NewSubscriber, Phase, Subscriber};
 
 /// The poller's token of the mailbox; subscribers use their slot.
@@ -229,7 +229,7 @@ impl Shard {
                     return;
                 };
                 if matches!(subscriber.phase, Phase::CatchingUp(_)) {
-                    self.behind.push_back(self.who(slot));
+                    self.queue(slot);
                 }
             }
         }

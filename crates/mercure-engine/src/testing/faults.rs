@@ -2,10 +2,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::event::{Position, Record};
-use crate::memory::{History, Retention};
+use crate::memory::Retention;
 use crate::roster::Roster;
 use crate::transport::{
-    Batch, From, Future, Head, Measure, ReadLimit, State, Tail, Transport, TransportError,
+    Batch, From, Future, Handover, Head, Measure, ReadLimit, State, Tail, Transport, TransportError,
 };
 
 /// What goes wrong, switched while the transport is in use.
@@ -103,7 +103,7 @@ impl Transport for Faulty {
         self.inner.state()
     }
 
-    fn close(&self) -> Option<History> {
+    fn close(&self) -> Handover {
         self.inner.close()
     }
 

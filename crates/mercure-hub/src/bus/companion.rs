@@ -322,7 +322,7 @@ impl Running {
         hub.refuse_updates().await;
         let departing = Arc::clone(hub);
         let streams = tokio::task::spawn_blocking(move || departing.depart()).await?;
-        hub.say_goodbye().await;
+        hub.fall_silent().await;
         end_of(connections, SETTLE).await;
         let workers = std::mem::take(
             &mut *companion.left_workers.lock().unwrap_or_else(PoisonError::into_inner),

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mercure_engine::{
-    Batch, Change, Claimed, Clock, Event, From, Future, Head, History, Measure, Position,
+    Batch, Change, Claimed, Clock, Event, From, Future, Handover, Head, Measure, Position,
     ReadLimit, Record, Retention, Roster, RosterEntry, Standing, State, Tail, Transport,
     TransportError,
 };
@@ -64,7 +64,13 @@ struct Inner<S> {
 }
 
 impl<S: Store> Keeper<S> {
-    pub(crate) fn new(store: S, retention: Option<Retention>, clock: Clock) -> Self {
+    /// `node` is the name in the roster of a node whose place this one takes.
+    pub(crate) fn new(
+        store: S,
+        retention: Option<Retention>,
+        clock: Clock,
+        node: Option<String>,
+    ) -> Self {
         let (appends, queue) = mpsc::channel(QUEUE);
         Self {
             inner: Arc::new(Inner {
@@ -75,7 +81,7 @@ impl<S: Store> Keeper<S> {
                 following: Following::default(),
                 trimming: Trimming::default(),
                 appends,
-                node: Mutex::new(new_name()),
+                node: Mutex::new(node.unwrap_or_else(new_name)),
             }),
             tasks: Mutex::default(),
             queue: Mutex::new(Some(queue)),
@@ -153,11 +159,11 @@ impl<S: Store> Transport for Keeper<S> {
         self.inner.health.state()
     }
 
-    fn close(&self) -> Option<History> {
+    fn close(&self) -> Handover {
         // They hold the store, and the tail holds whoever holds this.
         lock(&self.tasks).abort_all();
         self.inner.following.end();
-        None
+        Handover { history: None, node: Some(self.inner.node()) }
     }
 
     fn roster(&self) -> Option<&dyn Roster> {

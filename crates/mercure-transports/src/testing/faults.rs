@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mercure_engine::{
-    Change, Claimed, Clock, Measure, ReadLimit, Record, Retention, RosterEntry, Standing,
+    Change, Claimed, Clock, Handover, Measure, ReadLimit, Record, Retention, RosterEntry, Standing,
     Transport, TransportError,
 };
 
@@ -40,7 +40,14 @@ pub fn connect_through(
     retention: Retention,
     clock: Clock,
 ) -> Result<Arc<dyn Transport>, ConnectError> {
-    connect_with(Misbehave(faults), Purpose::Serve, url, Some(retention), clock)
+    connect_with(
+        Misbehave(faults),
+        Purpose::Serve,
+        url,
+        Some(retention),
+        clock,
+        Handover::default(),
+    )
 }
 
 struct Misbehave(Faults);

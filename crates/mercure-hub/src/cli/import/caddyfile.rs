@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 pub(super) struct Directive {
     pub(super) name: String,
     pub(super) arguments: Vec<String>,
-    pub(super) block: Vec<Directive>,
+    pub(super) block: Vec<Self>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
