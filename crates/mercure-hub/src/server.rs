@@ -75,7 +75,7 @@ impl Server {
         let (path, patience) = (config.hub_path.clone(), config.write_timeout);
         let playground = config.playground.clone();
         let pages = config.debugger.then_some(Pages { playground });
-        let site = Arc::new(Site::new(terms, path, patience, tls, pages));
+        let site = Arc::new(Site::new(terms, path, patience, tls, config.proxy_protocol, pages));
         let ops = Arc::new(Ops::new(Arc::clone(&hub), Arc::clone(&site)));
         Ok(Self {
             accepting: JoinSet::new(),

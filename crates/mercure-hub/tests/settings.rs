@@ -46,6 +46,7 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("publish_rate_per_address", "7", "7/s"),
     ("publish_rate_per_subject", "7", "7.5"),
     ("trusted_proxies", "10.0.0.0/8", "10.0.0.0/33"),
+    ("proxy_protocol", "true", "maybe"),
     ("max_connections_per_subject", "7", "0"),
     ("max_request_body", "7KiB", "7"),
     ("max_topics", "7", "0"),
@@ -78,6 +79,7 @@ fn company(name: &str) -> &'static [(&'static str, &'static str)] {
     match name {
         "tls_cert" => &[("tls_key", "KEY")],
         "tls_key" => &[("tls_cert", "CERT")],
+        "proxy_protocol" => &[("trusted_proxies", "10.0.0.0/8")],
         "acme_domains" | "acme_email" => &[("acme_cache", "/tmp/acme")],
         "redirect_listen" => &[("tls_cert", "CERT"), ("tls_key", "KEY")],
         "publisher_jwks_uri" | "playground" => &[("publisher_jwt_key", "")],

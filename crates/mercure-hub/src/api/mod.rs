@@ -18,7 +18,7 @@ pub use self::cors::Origins;
 pub use self::message::{Answer, Headers, Request};
 pub use self::metadata::metadata;
 pub use self::publish::{publish, publish_once, publisher};
-pub use self::quotas::Quotas;
+pub use self::quotas::{Proxies, Quotas};
 pub use self::subscribe::{Accepted, poll, subscribe};
 pub use self::subscriptions::subscriptions;
 use crate::auth::Policy;

@@ -15,16 +15,35 @@ pub struct Quotas {
     pub publish_rate_per_address: usize,
     /// Publications a second with tokens of one subject.
     pub publish_rate_per_subject: usize,
-    /// Networks whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Vec<IpNet>,
+    /// Who is believed about others.
+    pub trusted_proxies: Proxies,
+}
+
+/// Networks of proxies whose word about a client is believed.
+#[derive(Debug, Clone, Default)]
+pub struct Proxies(pub Vec<IpNet>);
+
+impl Proxies {
+    /// Whether an address is such a proxy's.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
+    }
+
+    /// The last value of a field that proxies add to, if the request comes from one.
+    pub(crate) fn word<'a>(&self, request: &'a Request, field: &'a str) -> Option<&'a str> {
+        request.peer.filter(|peer| self.contains(*peer))?;
+        let last = request.headers.all(field).last()?;
+        last.rsplit(',').next().map(str::trim).filter(|word| !word.is_empty())
+    }
 }
 
 impl Quotas {
     /// Whether an address is a proxy's that is believed.
     #[must_use]
     pub fn is_trusted(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.trusted_proxies.iter().any(|network| network.contains(&address))
+        self.trusted_proxies.contains(address)
     }
 
     /// Whose request it is: the last address that no believed proxy stands at. What a client claims
@@ -57,7 +76,9 @@ mod tests {
     fn a_client_cannot_choose_its_address() {
         let trusted = ["127.0.0.0/8", "10.0.0.0/8", "2001:db8::/32"];
         let quotas = Quotas {
-            trusted_proxies: trusted.iter().map(|text| text.parse().expect("valid")).collect(),
+            trusted_proxies: Proxies(
+                trusted.iter().map(|text| text.parse().expect("valid")).collect(),
+            ),
             ..Quotas::default()
         };
         let cases: [(&str, &[&str], &str); 11] = [

@@ -26,7 +26,7 @@ pub use self::signing::SigningKey;
 use self::token::{Rejection, Setting, check_place};
 use self::verified::Verified;
 pub use self::verified::VerifiedTokens;
-use crate::api::{Answer, Origins, Request};
+use crate::api::{Answer, Origins, Proxies, Request};
 
 /// The rules by which requests are authorized.
 #[derive(Debug, Clone)]
@@ -51,6 +51,8 @@ pub struct Policy {
     pub public_origins: Vec<String>,
     /// What the `aud` claim of a 1.0 token must name.
     pub resource_identifier: String,
+    /// Who is believed about how a client has named the hub.
+    pub trusted_proxies: Proxies,
 }
 
 /// Why a request was refused, as much as the client may know.
@@ -102,6 +104,7 @@ impl Policy {
             verified: None,
             metadata: false,
             public_origins: Vec::new(),
+            trusted_proxies: Proxies::default(),
             resource_identifier: String::new(),
         }
     }
@@ -117,13 +120,24 @@ impl Policy {
     /// The hub's origin as the client knows it: the public one that it addressed, or the first, or
     /// else the host that the request names.
     pub(crate) fn origin_for(&self, request: &Request, hub: &HubUrl) -> String {
-        let host = request.headers.get("host");
-        let scheme = hub.origin().split(':').next().unwrap_or("http").to_owned();
+        let host = self.host(request);
+        let forwarded = self.trusted_proxies.word(request, "x-forwarded-proto");
+        let own = hub.origin();
+        let scheme = match forwarded {
+            Some(scheme @ ("http" | "https")) => scheme,
+            _ => own.split(':').next().unwrap_or("http"),
+        };
         let addressed = host.and_then(|host| origin_of(&format!("{scheme}://{host}")));
         let host_of = |origin: &str| origin.split_once("://").map(|(_, host)| host.to_owned());
         let same_host = |origin: &&String| host_of(origin).as_deref() == host;
         let public = self.public_origins.iter().find(same_host).or(self.public_origins.first());
         public.cloned().or(addressed).unwrap_or_else(|| hub.origin())
+    }
+
+    /// The host that the client has named, as far as a believed proxy knows it better.
+    fn host<'a>(&self, request: &'a Request) -> Option<&'a str> {
+        let forwarded = self.trusted_proxies.word(request, "x-forwarded-host");
+        forwarded.or_else(|| request.headers.get("host"))
     }
 
     /// The hub's URL as the client knows it.
@@ -249,7 +263,7 @@ impl Policy {
             return false;
         };
         let own = origin_of(hub.as_str());
-        let host = request.headers.get("host");
+        let host = self.host(request);
         let addressed =
             |scheme: &str| host.and_then(|host| origin_of(&format!("{scheme}://{host}")));
         Some(&source) == own.as_ref()

@@ -9,7 +9,7 @@ use mercure_protocol::{Grants, Limits, Principal, Protocol};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::api::{self, Accepted, Answer, Headers, Origins, Request, Service};
+use crate::api::{self, Accepted, Answer, Headers, Origins, Proxies, Request, Service};
 use crate::auth::{KeySet, Keys, Policy, Refusal, Roles, Trust};
 
 #[derive(Deserialize)]
@@ -144,6 +144,7 @@ impl PolicySpec {
             metadata: false,
             public_origins: Vec::new(),
             resource_identifier: self.resource_identifier,
+            trusted_proxies: Proxies::default(),
         })
     }
 }

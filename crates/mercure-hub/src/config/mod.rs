@@ -29,7 +29,7 @@ pub use self::schema::{SETTINGS, Setting};
 pub use self::trust::read_key;
 use self::values::Reader;
 pub use self::values::parse_duration;
-use crate::api::{Origins, Quotas};
+use crate::api::{Origins, Proxies, Quotas};
 use crate::auth::{Playground, Policy, VerifiedTokens};
 use crate::ops::TraceSettings;
 use crate::tls::Certificates;
@@ -70,6 +70,8 @@ pub struct Config {
     pub max_connections_per_subject: usize,
     /// How much one address or subject may take.
     pub quotas: Quotas,
+    /// Whether believed proxies begin each connection with a PROXY header.
+    pub proxy_protocol: bool,
     /// Largest request body in bytes.
     pub max_request_body: usize,
     /// Bounds on what a request holds.
@@ -130,6 +132,7 @@ impl Config {
         let playground = trust::playground(&mut read);
         let policy = policy(&mut read, &public_url, &hub_url, playground.as_ref());
         let transport = read.one("transport", parse_transport);
+        let quotas = quotas(&mut read);
         let config = Self {
             subscriptions: read.flag("subscriptions") || playground.is_some(),
             heartbeat: read.duration("heartbeat"),
@@ -138,7 +141,7 @@ impl Config {
             write_timeout: read.positive_duration("write_timeout"),
             max_connections: read.count("max_connections"),
             max_connections_per_subject: read.count("max_connections_per_subject"),
-            quotas: quotas(&mut read),
+            proxy_protocol: proxy_protocol(&mut read, &quotas.trusted_proxies, &listen),
             max_request_body: read.size("max_request_body"),
             limits: limits(&mut read),
             retention: retention(&mut read),
@@ -164,7 +167,8 @@ impl Config {
                 read.error("public_url", &error);
                 fallback_url()
             }),
-            policy,
+            policy: Policy { trusted_proxies: quotas.trusted_proxies.clone(), ..policy },
+            quotas,
             transport,
         };
         read.finish().map(|()| config)
@@ -275,6 +279,7 @@ fn policy(
         verified: Some(Arc::new(VerifiedTokens::new())),
         metadata: protocol.speaks_v1(),
         public_origins: public_url.to_vec(),
+        trusted_proxies: Proxies::default(),
         resource_identifier: identifier.unwrap_or_else(|| own.to_owned()),
     }
 }
@@ -299,8 +304,18 @@ fn quotas(read: &mut Reader<'_>) -> Quotas {
         connections_per_address: read.bound("max_connections_per_address"),
         publish_rate_per_address: read.bound("publish_rate_per_address"),
         publish_rate_per_subject: read.bound("publish_rate_per_subject"),
-        trusted_proxies: read.list("trusted_proxies", parse_network),
+        trusted_proxies: Proxies(read.list("trusted_proxies", parse_network)),
     }
+}
+
+/// Whoever is not believed must not say who it is.
+fn proxy_protocol(read: &mut Reader<'_>, proxies: &Proxies, listen: &[Listen]) -> bool {
+    let wanted = read.flag("proxy_protocol");
+    let is_local = listen.iter().any(|listen| matches!(listen, Listen::Unix(_)));
+    if wanted && proxies.0.is_empty() && !is_local && read.error_count() == 0 {
+        read.error("proxy_protocol", "needs trusted_proxies: only they are believed");
+    }
+    wanted
 }
 
 /// A network, or one address.

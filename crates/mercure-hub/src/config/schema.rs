@@ -246,9 +246,16 @@ pub static SETTINGS: &[Setting] = &[
         "trusted_proxies",
         "",
         "NETWORK...",
-        "Proxies whose X-Forwarded-For is believed, as in 10.0.0.0/8: addresses are counted by it",
+        "Proxies whose X-Forwarded-For, -Host and -Proto are believed, as in 10.0.0.0/8: addresses are counted \
+         by it, and the hub's own URL follows from it",
     )
     .live(),
+    setting(
+        "proxy_protocol",
+        "false",
+        "BOOL",
+        "Connections of trusted_proxies, and those to Unix sockets, begin with a PROXY header (version 1 or 2)",
+    ),
     setting(
         "max_connections_per_subject",
         "1000",

@@ -68,12 +68,13 @@ enum Next {
 impl<'a> Conversation<'a> {
     pub(super) fn new(
         connection: Connection,
+        peer: Option<IpAddr>,
         admission: Admission,
         site: &'a Site,
         stop: watch::Receiver<bool>,
     ) -> Self {
-        let (read, peer) = (BytesMut::with_capacity(FIRST_READ), connection.peer());
-        let (answers, wait) = (Vec::new(), Wait::new(stop));
+        let (read, answers) = (BytesMut::with_capacity(FIRST_READ), Vec::new());
+        let wait = Wait::new(stop);
         Self { connection, admission, peer, site, read, answers, wait }
     }
 

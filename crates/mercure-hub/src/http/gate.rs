@@ -200,13 +200,14 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Proxies;
 
     fn quotas() -> Quotas {
         Quotas {
             http_connections: 5,
             connections_per_address: 2,
             publish_rate_per_address: 10,
-            trusted_proxies: vec!["10.0.0.0/8".parse().expect("a network")],
+            trusted_proxies: Proxies(vec!["10.0.0.0/8".parse().expect("a network")]),
             ..Quotas::default()
         }
     }

@@ -8,6 +8,7 @@ mod gate;
 mod ops;
 mod pages;
 mod prefixed;
+mod proxy;
 mod redirect;
 mod refused;
 mod routes;

@@ -1,3 +1,4 @@
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -6,10 +7,11 @@ use mercure_protocol::Principal;
 use tokio::sync::watch;
 
 use super::connection::{Connection, Peer, serve_fresh, serve_library};
-use super::direct::{Conversation, Rest};
+use super::direct::{Conversation, PATIENCE, Rest};
 use super::gate::{Admission, Gate};
 use super::pages::Pages;
 use super::prefixed::Prefixed;
+use super::proxy;
 use super::refused::Refused;
 use crate::api::{self, Accepted, Answer, Quotas, Request, Service};
 use crate::auth::Policy;
@@ -23,6 +25,8 @@ pub(crate) struct Site {
     /// A peer that accepts nothing for this long is gone.
     pub(crate) write_timeout: Duration,
     pub(crate) tls: Option<Tls>,
+    /// Whether believed proxies say first whom they speak for.
+    pub(crate) proxy_protocol: bool,
     /// What people look at, if anything.
     pub(crate) pages: Option<Pages>,
     pub(crate) gate: Gate,
@@ -42,6 +46,7 @@ impl Site {
         hub_path: String,
         write_timeout: Duration,
         tls: Option<Tls>,
+        proxy_protocol: bool,
         pages: Option<Pages>,
     ) -> Self {
         Self {
@@ -49,6 +54,7 @@ impl Site {
             hub_path,
             write_timeout,
             tls,
+            proxy_protocol,
             pages,
             gate: Gate::new(),
         }
@@ -94,9 +100,30 @@ impl Site {
         }
     }
 
+    /// Who is at the other end, as far as who is in between says; an error if it does not, but should.
+    async fn meet(&self, connection: &mut Connection) -> Result<Option<IpAddr>, ()> {
+        let peer = connection.peer();
+        let is_proxy = peer.is_none_or(|peer| self.terms().quotas.is_trusted(peer));
+        if !self.proxy_protocol || !is_proxy {
+            return Ok(peer);
+        }
+        match tokio::time::timeout(PATIENCE, proxy::read(connection)).await {
+            Ok(Ok(client)) => Ok(client.or(peer)),
+            other => {
+                let refused = if other.is_err() { Refused::Late } else { Refused::Malformed };
+                self.gate.refusals.count(refused);
+                tracing::warn!(
+                    ?peer,
+                    "a connection did not begin with a PROXY header and was closed"
+                );
+                Err(())
+            }
+        }
+    }
+
     /// Lets a connection in, or turns it away at once.
-    fn admit(&self, connection: &Connection) -> Option<Admission> {
-        let admission = self.gate.admit(&self.terms().quotas, connection.peer());
+    fn admit(&self, connection: &Connection, peer: Option<IpAddr>) -> Option<Admission> {
+        let admission = self.gate.admit(&self.terms().quotas, peer);
         if admission.is_none() {
             connection.turn_away();
         }
@@ -106,19 +133,20 @@ impl Site {
     /// Serves one connection of the public listeners until it ends.
     pub(crate) async fn serve(
         &self,
-        connection: Connection,
+        mut connection: Connection,
         router: Router,
         shutdown: watch::Receiver<bool>,
     ) {
-        let Some(admission) = self.admit(&connection) else { return };
+        let Ok(peer) = self.meet(&mut connection).await else { return };
+        let Some(admission) = self.admit(&connection, peer) else { return };
         connection.prepare(self.write_timeout);
-        let conversation = Conversation::new(connection, admission, self, shutdown.clone());
+        let conversation = Conversation::new(connection, peer, admission, self, shutdown.clone());
         // Apart, like what follows: a task is as large as the largest thing that it may come to, and
         // thousands of large ones leave holes in memory between the streams that stay.
         match Box::pin(conversation.serve()).await {
             Ok(Rest::Nothing) => {}
             Ok(Rest::Request(prefix, socket, _admission)) => {
-                let peer = Peer(socket.peer());
+                let peer = Peer(peer);
                 let socket = Prefixed { prefix, socket };
                 self.count(Box::pin(serve_library(socket, peer, router, shutdown)).await);
             }
@@ -129,27 +157,28 @@ impl Site {
     /// Serves one connection of a listener that has routes of its own.
     pub(crate) async fn serve_library(
         &self,
-        connection: Connection,
+        mut connection: Connection,
         router: Router,
         shutdown: watch::Receiver<bool>,
     ) {
-        let Some(_admission) = self.admit(&connection) else { return };
+        let Ok(peer) = self.meet(&mut connection).await else { return };
+        let Some(_admission) = self.admit(&connection, peer) else { return };
         connection.prepare(self.write_timeout);
-        let peer = Peer(connection.peer());
+        let peer = Peer(peer);
         self.count(Box::pin(serve_fresh(connection, peer, router, shutdown)).await);
     }
 
     /// The same over TLS, if there are certificates.
     pub(crate) async fn serve_secure(
         &self,
-        connection: Connection,
+        mut connection: Connection,
         router: Router,
         shutdown: watch::Receiver<bool>,
     ) {
         let Some(tls) = &self.tls else {
             return self.serve(connection, router, shutdown).await;
         };
-        let peer = connection.peer();
+        let Ok(peer) = self.meet(&mut connection).await else { return };
         // Not in plain words: it waits for a handshake.
         let Some(_admission) = self.gate.admit(&self.terms().quotas, peer) else { return };
         connection.prepare(self.write_timeout);

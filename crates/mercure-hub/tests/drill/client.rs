@@ -27,7 +27,11 @@ impl Wire {
     }
 
     pub async fn write(&mut self, text: &str) -> io::Result<()> {
-        self.socket.write_all(text.as_bytes()).await
+        self.write_bytes(text.as_bytes()).await
+    }
+
+    pub async fn write_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.socket.write_all(bytes).await
     }
 
     /// The text up to a mark, which is taken out.
