@@ -28,7 +28,6 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::dialect::Dialect;
 use crate::report::Report;
 use crate::servers::{Kind, Server};
 
@@ -73,7 +72,6 @@ fn command() -> Command {
         .arg(Arg::new("plot").long("plot").value_name("FILE").help("Bars (SVG), to this file"))
         .subcommand(Command::new("bare").hide(true).arg(port))
         .subcommand(fleet_command())
-        .subcommand(load_command())
         .subcommand(
             Command::new("engine")
                 .about(
@@ -86,48 +84,6 @@ fn command() -> Command {
                         .value_parser(value_parser!(u64).range(engine::FEWEST..)),
                 ),
         )
-}
-
-fn load_command() -> Command {
-    let number = |name: &'static str, default: &'static str, help: &'static str| {
-        Arg::new(name).long(name).default_value(default).value_parser(value_parser!(u64)).help(help)
-    };
-    Command::new("load").about("Puts load on a hub that runs already, and checks every event").args(
-        [
-            Arg::new("address")
-                .long("address")
-                .required(true)
-                .value_parser(value_parser!(SocketAddr))
-                .help("Its IP address and port; plain HTTP"),
-            Arg::new("path")
-                .long("path")
-                .default_value("/.well-known/mercure")
-                .help("Path of the hub"),
-            Arg::new("token")
-                .long("token")
-                .help("May publish to the topic t, whose subscribers need none; better in the environment, as \
-                     MERCURE_JWT"),
-            number("subscribers", "1000", "Subscribers of the topic t")
-                .value_parser(value_parser!(u64).range(1..=19_000)),
-            number("events", "1000", "Events").value_parser(value_parser!(u64).range(1..)),
-            number("interval", "10", "Milliseconds between events; 0 for as fast as possible"),
-        ],
-    )
-}
-
-fn load(matches: &ArgMatches) -> anyhow::Result<()> {
-    let text = |name| matches.get_one::<String>(name).cloned().context("required");
-    let number = |name| matches.get_one::<u64>(name).copied().context("has a default");
-    let token = text("token").ok().or_else(|| std::env::var("MERCURE_JWT").ok());
-    let token = token.context("a token is needed: --token, or MERCURE_JWT")?;
-    let dialect = Dialect::Mercure { path: text("path")?, publisher: token.clone(), reader: token };
-    let address = *matches.get_one::<SocketAddr>("address").context("required")?;
-    let subscribers = usize::try_from(number("subscribers")?)?;
-    let fan = scenarios::Fan { subscribers, stalled: 0, events: number("events")? };
-    for (name, value) in scenarios::load(address, &dialect, fan, number("interval")?)? {
-        println!("{name}: {value:.0}");
-    }
-    Ok(())
 }
 
 fn fleet_command() -> Command {
@@ -159,9 +115,6 @@ fn main() -> anyhow::Result<()> {
     if let Some(("engine", matches)) = matches.subcommand() {
         let subscribers = *matches.get_one::<u64>("subscribers").context("has a default")?;
         return engine::run(usize::try_from(subscribers)?);
-    }
-    if let Some(("load", matches)) = matches.subcommand() {
-        return load(matches);
     }
     if let Some(("fleet", matches)) = matches.subcommand() {
         let value = |name| matches.get_one::<f64>(name).copied().context("has a default");

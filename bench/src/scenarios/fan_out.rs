@@ -71,27 +71,6 @@ pub(super) fn half(server: &Server, fan: Fan) -> anyhow::Result<Figures> {
     ]))
 }
 
-/// The same at a server that runs already, whose processes are not known; 0 milliseconds between
-/// events are flat out.
-pub(crate) fn load(
-    address: SocketAddr,
-    dialect: &Dialect,
-    fan: Fan,
-    milliseconds: u64,
-) -> anyhow::Result<Figures> {
-    let mut load = Load::new(address, dialect, fan)?;
-    let begin = Instant::now();
-    let pace = if milliseconds == 0 { Pace::FlatOut } else { Pace::Every(milliseconds) };
-    load.publish(fan.events, pace)?;
-    let took = begin.elapsed();
-    let latency = load.crowd.end()?.latency;
-    Ok(Figures::from([
-        ("deliveries_per_s", (fan.events * load.reading) as f64 / took.as_secs_f64()),
-        ("p50_us", latency.percentile(0.5)),
-        ("p99_us", latency.percentile(0.99)),
-    ]))
-}
-
 /// Everything at once: each 20th event is private, and each 20th subscriber may read it; each 100th
 /// reads slowly.
 pub(super) fn mixed(server: &Server, subscribers: usize, events: u64) -> anyhow::Result<Figures> {

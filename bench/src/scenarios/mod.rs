@@ -7,8 +7,8 @@ mod reading;
 
 use std::collections::BTreeMap;
 
+pub(crate) use self::fan_out::Fan;
 use self::fan_out::Pace;
-pub(crate) use self::fan_out::{Fan, load};
 use self::publishing::Own;
 use crate::crowd::{Manner, Wanted};
 use crate::dialect::{Dialect, Query};

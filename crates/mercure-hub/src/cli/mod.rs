@@ -7,6 +7,7 @@ mod explain;
 mod help;
 mod history;
 mod import;
+mod load;
 mod manager;
 mod serve;
 mod signals;
@@ -31,6 +32,7 @@ pub(crate) fn main() -> ExitCode {
         Some(("serve", arguments)) => serve::serve(arguments),
         Some(("check-config", arguments)) => serve::check_config(arguments),
         Some(("doctor", arguments)) => doctor::doctor(arguments),
+        Some(("load", arguments)) => load::load(arguments),
         Some(("import-config", arguments)) => import::import(arguments),
         Some(("explain", arguments)) => explain::explain(arguments),
         Some(("token", arguments)) => token::token(arguments),
@@ -75,6 +77,7 @@ fn command() -> Command {
         ))
         .subcommand(explain::command())
         .subcommand(doctor::command())
+        .subcommand(load::command())
         .subcommand(import::command())
         .subcommand(token::command())
         .subcommand(history::command())
