@@ -9,7 +9,9 @@ import { examine, parse, reasons } from "./token.js";
 const KEPT = 200;
 
 const by = (id) => document.getElementById(id);
-const hub = new URL(location.pathname.replace(/\/ui\/$/, ""), location.origin);
+// Relative to the page, whatever a proxy has put before it: never another origin.
+const hub = new URL("..", location.href);
+hub.pathname = hub.pathname.replace(/\/$/, "");
 const chart = new Chart(by("chart"), by("chart-text"));
 /** Of what was published here: when (milliseconds), by id, until it has come. */
 const published = new Map();
@@ -194,7 +196,9 @@ async function playground() {
   by("insecure").hidden = false;
   document.title = "Mercure playground";
   const response = await fetch("token", { cache: "no-store" });
-  by("token").value = (await response.text()).trim();
+  const text = (await response.text()).trim();
+  if (!response.ok) return list(by("findings"), [{ bad: true, text }]);
+  by("token").value = text;
   inspect();
 }
 

@@ -38,33 +38,29 @@ impl Listeners {
     /// # Errors
     /// If one address cannot be bound, naming it and what can be done.
     pub async fn bind(config: &Config) -> anyhow::Result<Self> {
-        Self::bind_but(config, Vec::new()).await
+        Self::bind_but(config, &mut Vec::new()).await
     }
 
-    /// The same, but for what was bound already by the program that this one takes the place of.
-    pub(crate) async fn bind_but(config: &Config, mut bound: Vec<Door>) -> anyhow::Result<Self> {
+    /// The same, but for what was bound already by the program that this one takes the place of; what has
+    /// no use any more stays in `bound`.
+    pub(crate) async fn bind_but(config: &Config, bound: &mut Vec<Door>) -> anyhow::Result<Self> {
         let (mut public, mut redirect) = (Vec::new(), Vec::new());
         for listen in &config.listen {
-            public.extend(bind(listen, "--listen", &mut bound).await?);
+            public.extend(bind(listen, "--listen", bound).await?);
             let is_secure = matches!(listen, Listen::Tcp(_) | Listen::Systemd);
             if !(is_secure && config.certificates.is_some()) {
                 warn_of_plain_http(listen);
             }
         }
         for listen in &config.redirect_listen {
-            redirect.extend(bind(listen, "--redirect-listen", &mut bound).await?);
+            redirect.extend(bind(listen, "--redirect-listen", bound).await?);
         }
-        Ok(Self { public, redirect, ops: bind_ops(config, &mut bound).await? })
+        Ok(Self { public, redirect, ops: bind_ops(config, bound).await? })
     }
 
     /// Makes the files of Unix sockets go with their listeners.
     pub(crate) fn own(&mut self, files: &[PathBuf]) {
-        for door in self.public.iter_mut().chain(&mut self.redirect).chain(&mut self.ops) {
-            let is_it = |(path, _): (&Path, bool)| files.iter().any(|file| file == path);
-            if door.bound.file().is_some_and(is_it) {
-                door.bound.own(true);
-            }
-        }
+        own(self.public.iter_mut().chain(&mut self.redirect).chain(&mut self.ops), files);
     }
 
     /// The addresses, as a client would write them; of a Unix socket, its path.
@@ -77,6 +73,16 @@ impl Listeners {
     #[must_use]
     pub fn redirect_addresses(&self) -> Vec<String> {
         self.redirect.iter().map(|door| door.bound.address()).collect()
+    }
+}
+
+/// The same for some of them.
+pub(crate) fn own<'a>(doors: impl Iterator<Item = &'a mut Door>, files: &[PathBuf]) {
+    for door in doors {
+        let is_it = |(path, _): (&Path, bool)| files.iter().any(|file| file == path);
+        if door.bound.file().is_some_and(is_it) {
+            door.bound.own(true);
+        }
     }
 }
 

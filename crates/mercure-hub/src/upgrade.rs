@@ -23,15 +23,17 @@ use crate::bus::{Messages, send};
 use crate::config::{Config, Listen, parse_listen};
 use crate::estate::{Receiver, TAKEN, Told, YOURS, send_events, send_streams};
 use crate::http::Bound;
-use crate::listeners::{Door, Listeners};
+use crate::listeners::{Door, Listeners, own};
 use crate::server::{Closed, Server};
 
 /// How long either side waits for the other's next message.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the new program may take to understand its configuration.
+const START: Duration = Duration::from_secs(10);
+/// Between two looks whether it has ended.
+const LOOK: Duration = Duration::from_millis(20);
 /// How long requests under way may hold it up.
 const SETTLE: Duration = Duration::from_secs(2);
-/// How long the log may still be held by the program before.
-const RELEASE: Duration = Duration::from_secs(10);
 /// Tells a program that its standard input is the one that it takes the place of.
 const VARIABLE: &str = "HUB_TAKES_OVER";
 /// The new program has understood its configuration.
@@ -110,7 +112,7 @@ struct Successor {
 async fn start(program: PathBuf) -> anyhow::Result<Successor> {
     let starting = move || {
         let (to, theirs) = UnixStream::pair()?;
-        to.set_read_timeout(Some(PATIENCE))?;
+        to.set_read_timeout(Some(START))?;
         to.set_write_timeout(Some(PATIENCE))?;
         let mut command = Command::new(&program);
         command.args(std::env::args_os().skip(1)).env(VARIABLE, "1");
@@ -120,8 +122,15 @@ async fn start(program: PathBuf) -> anyhow::Result<Successor> {
         drop(command);
         let successor = Successor { process, to };
         match Messages::default().wait(&successor.to) {
-            Ok(Some(word)) if word == ABLE => Ok(successor),
-            _ => {
+            Ok(Some(word)) if word == ABLE => {
+                successor.to.set_read_timeout(Some(PATIENCE))?;
+                Ok(successor)
+            }
+            Err(error) => {
+                successor.end();
+                bail!("the new program did not start within {START:?}: {error}")
+            }
+            Ok(_) => {
                 successor.end();
                 bail!("the new program did not start; it has said why")
             }
@@ -131,8 +140,15 @@ async fn start(program: PathBuf) -> anyhow::Result<Successor> {
 }
 
 impl Successor {
-    /// Ends it, so that it touches nothing any more.
+    /// Ends it, so that it touches nothing any more; but not before it could say what is wrong.
     fn end(mut self) {
+        const LAST_WORDS: u32 = 100;
+        for _ in 0..LAST_WORDS {
+            if !matches!(self.process.try_wait(), Ok(None)) {
+                return;
+            }
+            tokio::runtime::Handle::current().block_on(tokio::time::sleep(LOOK));
+        }
         // It may have ended by itself.
         let _ = self.process.kill();
         let _ = self.process.wait();
@@ -200,7 +216,8 @@ impl Server {
         end_of(connections, SETTLE).await;
         let log = self.hub.close_log();
         if let Some(traces) = self.traces.take() {
-            tokio::task::spawn_blocking(move || traces.stop()).await?;
+            // What is left of them leaves while the other process begins.
+            tokio::task::spawn_blocking(move || traces.stop());
         }
         Ok(Estate { doors, files: Vec::new(), head, log, streams })
     }
@@ -211,13 +228,16 @@ impl Server {
         estate: Estate,
         confirm: impl FnOnce() -> anyhow::Result<()>,
     ) -> anyhow::Result<Self> {
-        let Estate { doors, files, head, log, streams } = estate;
-        let mut listeners = Listeners::bind_but(&config, doors).await?;
-        let mut server = prepare(config, log).await?;
+        let Estate { mut doors, files, head, log, streams } = estate;
+        let mut listeners = Listeners::bind_but(&config, &mut doors).await?;
+        let mut server = Self::prepare(config, log).await?;
         let is_same =
             server.hub.goes_on_from(&head).await.context("asking the log where it stands")?;
         tokio::task::block_in_place(confirm)?;
         listeners.own(&files);
+        // Where nobody listens any more, no file stays.
+        own(doors.iter_mut(), &files);
+        drop(doors);
         if !is_same {
             tracing::warn!("the log is another one now: streams end, and their clients come back");
         }
@@ -228,20 +248,6 @@ impl Server {
         }
         server.open(listeners);
         Ok(server)
-    }
-}
-
-/// The log may be held for another moment by who has just let go of it.
-async fn prepare(config: Config, from: Handover) -> anyhow::Result<Server> {
-    let deadline = tokio::time::Instant::now() + RELEASE;
-    loop {
-        match Server::prepare(config.clone(), from.clone()).await {
-            Err(error) if tokio::time::Instant::now() < deadline => {
-                tracing::debug!(%error, "not yet");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-            result => return result,
-        }
     }
 }
 

@@ -193,3 +193,20 @@ async fn a_failing_sync_refuses_and_recovers() {
 async fn a_read_only_file_system_refuses_and_recovers() {
     a_failing_disk_refuses_and_recovers("pwrite64", "EROFS", "the disk fails").await;
 }
+
+/// What is written to a deleted file is lost with the process: it is not acknowledged.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_deleted_takes_nothing_more() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("log.db");
+    let node = Node::start(&format!("sqlite://{}", path.display()), &[]);
+    let mut wire = Wire::connect(&node.address()).await.expect("connect");
+    assert_eq!(publish(&mut wire, &publisher(), "topic=t&data=1").await.ok(), Some(true));
+    std::fs::remove_file(&path).expect("remove");
+    assert_eq!(publish(&mut wire, &publisher(), "topic=t&data=2").await.ok(), Some(false));
+    let begin = tokio::time::Instant::now();
+    while !node.words().contains("not the file any more that was opened") {
+        assert!(begin.elapsed() < Duration::from_secs(20), "{}", node.words());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

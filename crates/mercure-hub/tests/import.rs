@@ -172,6 +172,21 @@ fn variables_of_old_releases_are_understood() {
 }
 
 #[test]
+fn a_variable_that_is_not_set_is_never_another_ones_value() {
+    let folder = TempDir::new().expect("folder");
+    let text = "hub.example {\n mercure {\n publisher_jwt {$NO_KEY} HS256\n subscriber_jwt s {env.NO_ALG}\n \
+                {$NOTHING}\n }\n}";
+    let output = import(folder.path(), &[("caddyfile", text)], &[]);
+    let (toml, said) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let table: toml::Table = toml.parse().expect("TOML");
+    assert!(!table.contains_key("publisher_jwt_key"), "{toml}");
+    assert_eq!(table["subscriber_jwt_key"].as_str(), Some("s"));
+    assert!(toml.contains("NO_KEY is not set") && !toml.contains("NOTHING"), "{toml}");
+    assert!(output.status.success(), "subscribers' tokens can be judged: {said}");
+}
+
+#[test]
 fn what_is_no_configuration_is_refused_with_a_reason() {
     let folder = TempDir::new().expect("folder");
     for (text, reason) in [

@@ -7,6 +7,8 @@ mod support;
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use drill::client::{Wire, field, publish};
@@ -189,24 +191,28 @@ async fn latencies(address: &str, events: usize) -> Vec<u128> {
 }
 
 /// Machines of others: what they do takes no time from those that are measured.
-struct Elsewhere(Option<Runtime>);
+struct Elsewhere {
+    runtime: Option<Runtime>,
+    /// Connections that were made there, but for those that say nothing.
+    attempts: Arc<AtomicUsize>,
+}
 
 impl Elsewhere {
     fn new() -> Self {
         let lowest = || rustix::process::setpriority_process(None, 19).expect("one's own thread");
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.worker_threads(2).enable_all().on_thread_start(lowest).build();
-        Self(Some(runtime.expect("a runtime")))
+        Self { runtime: Some(runtime.expect("a runtime")), attempts: Arc::default() }
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        drop(self.0.as_ref().expect("until the end").spawn(task));
+        drop(self.runtime.as_ref().expect("until the end").spawn(task));
     }
 }
 
 impl Drop for Elsewhere {
     fn drop(&mut self) {
-        self.0.take().into_iter().for_each(Runtime::shutdown_background);
+        self.runtime.take().into_iter().for_each(Runtime::shutdown_background);
     }
 }
 
@@ -224,7 +230,7 @@ fn abuse(address: &str, times: usize) -> Elsewhere {
         });
     }
     for number in 0..20 {
-        let address = address.to_owned();
+        let (address, attempts) = (address.to_owned(), Arc::clone(&abuse.attempts));
         abuse.spawn(async move {
             let forged = v0("another-key", &json!({"publish": ["*"]}));
             let large = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(100_000));
@@ -236,10 +242,11 @@ fn abuse(address: &str, times: usize) -> Elsewhere {
                     _ => large.clone(),
                 };
                 if let Ok(mut wire) = Wire::connect(&address).await {
+                    attempts.fetch_add(1, Ordering::Relaxed);
                     let _ = wire.write(&request).await;
                     let _ = wire.until("\r\n\r\n").await;
                     // Kept for a moment, so that several are there at once.
-                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             }
         });
@@ -265,10 +272,11 @@ async fn who_abuses_the_hub_harms_nobody_and_figures_say_what_was_refused() {
     let abuse = abuse(&address, slow);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let busy = latencies(&address, events).await;
+    let attempts = abuse.attempts.load(Ordering::Relaxed);
     drop(abuse);
     let p99 = |taken: &[u128]| taken[taken.len() * 99 / 100];
     println!(
-        "p99 {} us, with abuse {} us; medians {} and {}",
+        "{attempts} attempts; p99 {} us, with abuse {} us; medians {} and {}",
         p99(&quiet),
         p99(&busy),
         quiet[events / 2],

@@ -289,3 +289,27 @@ async fn sockets_of_a_service_manager_are_taken() {
         .expect("it runs");
     assert!(String::from_utf8_lossy(&output.stderr).contains("is there a .socket unit"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_has_begun_is_answered_by_a_hub_that_stops() {
+    let mut hub = Node::start("memory://", &[]);
+    let mut wire = Wire::connect(&hub.address()).await.expect("connect");
+    let (path, token) = (support::PATH, publisher());
+    wire.write(&format!(
+        "POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: 14\r\n\r\ntopic=t"
+    ))
+    .await
+    .expect("write");
+    let silent = Wire::connect(&hub.address()).await.expect("connect");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    hub.process.signal("TERM");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    wire.write("&data=x").await.expect("it is still read");
+    let head = wire.until("\r\n\r\n").await.expect("an answer");
+    let status = head.split(' ').nth(1).unwrap_or_default();
+    assert!(status == "200" || (status == "503" && head.contains("etry-")), "{head}");
+    let begin = Instant::now();
+    assert!(hub.process.ends_within(PATIENCE), "{}", hub.words());
+    assert!(begin.elapsed() < Duration::from_secs(5), "who says nothing is not waited for");
+    drop(silent);
+}

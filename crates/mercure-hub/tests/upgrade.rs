@@ -202,3 +202,29 @@ async fn a_unix_socket_goes_along_and_its_file_with_it() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+/// Whether a process ends within the patience of the test.
+async fn ends(process: Pid) -> bool {
+    let begin = Instant::now();
+    while test_kill_process(process).is_ok() {
+        if begin.elapsed() > PATIENCE {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    true
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_that_comes_during_an_upgrade_reaches_whoever_serves_then() {
+    let mut node = Node::start("memory://", &[]);
+    node.process.signal("USR2");
+    says(&node, "take this one's place").await;
+    node.process.signal("TERM");
+    assert!(node.process.ends_within(PATIENCE), "{}", node.words());
+    if node.words().contains(" process=") {
+        let heir = Heir::of(&node, 1).await;
+        assert!(ends(heir.0).await, "{}", node.words());
+    }
+    assert!(tokio::net::TcpStream::connect(node.address()).await.is_err());
+}

@@ -15,8 +15,8 @@ use rustix::net::{
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
-/// Longest message, in bytes: an update of the greatest length and its topics fit.
-const MAX_MESSAGE: usize = 16 << 20;
+/// Longest message, in bytes: an update of the greatest length that anybody may set, and its topics, fit.
+const MAX_MESSAGE: usize = 1 << 30;
 /// Descriptors that one message carries at most.
 const DESCRIPTORS: usize = 3;
 /// What is read at once, in bytes.

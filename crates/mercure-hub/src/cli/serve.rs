@@ -31,8 +31,11 @@ pub(super) fn serve(matches: &ArgMatches) -> anyhow::Result<()> {
                     manager::tell(&[manager::State::Ready]);
                 }
                 Signal::Upgrade => match upgrade(server, &program).await? {
-                    Some(same) => server = same,
-                    None => return Ok(()),
+                    Successor::Same(same) => server = *same,
+                    Successor::Process(process) => {
+                        signals.pass_on(process).await;
+                        return Ok(());
+                    }
                 },
                 Signal::Terminate => {
                     manager::tell(&[manager::State::Stopping]);
@@ -63,18 +66,26 @@ async fn start(config: Config) -> anyhow::Result<Server> {
     Server::start(config, listeners).await
 }
 
-/// Lets the program that is at this one's path now take its place; `None` once it has.
-async fn upgrade(server: Server, program: &Path) -> anyhow::Result<Option<Server>> {
+/// Who serves after an upgrade.
+#[derive(Debug)]
+enum Successor {
+    /// It has failed.
+    Same(Box<Server>),
+    Process(u32),
+}
+
+/// Lets the program that is at this one's path now take its place.
+async fn upgrade(server: Server, program: &Path) -> anyhow::Result<Successor> {
     tracing::info!(program = %program.display(), "another program is to take this one's place");
     match mercure_hub::upgrade(server, program).await? {
         Upgraded::To(process) => {
             tracing::info!(process, "another process serves now");
             manager::tell(&[manager::State::MainPid(process), manager::State::Ready]);
-            Ok(None)
+            Ok(Successor::Process(process))
         }
         Upgraded::Not(server, error) => {
             tracing::error!("this program goes on: {error:#}");
-            Ok(Some(*server))
+            Ok(Successor::Same(server))
         }
     }
 }

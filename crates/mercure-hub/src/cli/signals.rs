@@ -1,3 +1,6 @@
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal as Number, kill_process};
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
 /// What an operator wants.
@@ -39,6 +42,28 @@ impl Signals {
             _ = self.terminate.recv() => Signal::Terminate,
             _ = self.interrupt.recv() => Signal::Interrupt,
         }
+    }
+
+    /// Passes on to the process that serves now what came in the meantime, and what comes from those who
+    /// have not noticed yet.
+    pub(super) async fn pass_on(mut self, process: u32) {
+        const MOMENT: Duration = Duration::from_millis(300);
+        let Some(process) = i32::try_from(process).ok().and_then(Pid::from_raw) else { return };
+        let passing = async {
+            loop {
+                let number = match self.next().await {
+                    Signal::Reload => Number::HUP,
+                    Signal::Upgrade => Number::USR2,
+                    Signal::Terminate => Number::TERM,
+                    Signal::Interrupt => Number::INT,
+                };
+                if let Err(error) = kill_process(process, number) {
+                    tracing::warn!(%error, "a signal could not be passed on");
+                }
+            }
+        };
+        // It never ends by itself.
+        let _ = tokio::time::timeout(MOMENT, passing).await;
     }
 
     /// Completes when somebody asks once more to stop.

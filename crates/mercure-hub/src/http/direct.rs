@@ -144,12 +144,13 @@ impl<'a> Conversation<'a> {
         let mut read = pin!(read);
         let result = poll_fn(|cx| match read.as_mut().poll(cx) {
             Poll::Ready(result) => Poll::Ready(Some(result)),
-            Poll::Pending => wait.poll(cx, deadline).map(|()| None),
+            // A request that has begun is finished, also by a hub that stops.
+            Poll::Pending => wait.poll(cx, deadline, !is_idle).map(|()| None),
         });
         match result.await {
             Some(count) => Ok(count? > 0),
             // What has not arrived as a whole would be refused now.
-            None if is_idle || self.wait.is_over() => Ok(false),
+            None if is_idle => Ok(false),
             None => {
                 let late = Answer::text(408, "the request did not arrive in time");
                 self.last_answer(&late).await.map(|()| false)
@@ -167,7 +168,9 @@ impl<'a> Conversation<'a> {
         let (write, wait) = (self.connection.write_all(&self.answers), &mut self.wait);
         let mut write = pin!(write);
         poll_fn(|cx| match write.as_mut().poll(cx) {
-            Poll::Pending => wait.poll(cx, deadline).map(|()| Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => {
+                wait.poll(cx, deadline, false).map(|()| Err(io::ErrorKind::TimedOut.into()))
+            }
             ready @ Poll::Ready(_) => ready,
         })
         .await?;

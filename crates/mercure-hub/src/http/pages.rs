@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use axum::routing::get;
 
-use super::answer::response_of;
+use super::answer::{request_of, response_of};
 use super::site::Site;
 use crate::api::Answer;
 use crate::auth::Playground;
@@ -72,9 +72,14 @@ async fn file(Path(name): Path<String>) -> Response {
 }
 
 /// A token for everything, where the hub is a playground.
-async fn token(State(site): State<Arc<Site>>) -> Response {
-    let terms = site.terms();
+async fn token(State(site): State<Arc<Site>>, request: Request) -> Response {
+    let (terms, request) = (site.terms(), request_of(&request.into_parts().0));
     let playground = site.pages.as_ref().and_then(|pages| pages.playground.as_ref());
+    if playground.is_some() && !is_known(request.headers.get("host"), &terms.policy.public_origins)
+    {
+        let reason = "this name could be anybody's: use the playground by its address, or name it in public_url\n";
+        return response_of(Answer::text(403, reason));
+    }
     let token = playground.and_then(|playground| {
         let now = terms.service.hub.clock().unix_time();
         playground.token(&terms.policy.resource_identifier, now)
@@ -89,6 +94,25 @@ async fn token(State(site): State<Arc<Site>>) -> Response {
     })
 }
 
+/// Whether a host is an address, this machine, or configured: any other name can be made to lead here by a
+/// page that then counts as of the same origin (DNS rebinding).
+fn is_known(host: Option<&str>, public: &[String]) -> bool {
+    let Some(url) = host.and_then(|host| url::Url::parse(&format!("http://{host}")).ok()) else {
+        return false;
+    };
+    let is_public = |name: &str| {
+        let hosts = public.iter().filter_map(|origin| url::Url::parse(origin).ok());
+        hosts.into_iter().any(|origin| origin.host_str() == Some(name))
+    };
+    match url.host() {
+        Some(url::Host::Domain(name)) => {
+            name == "localhost" || name.ends_with(".localhost") || is_public(name)
+        }
+        Some(url::Host::Ipv4(_) | url::Host::Ipv6(_)) => true,
+        None => false,
+    }
+}
+
 fn page_of(media_type: &str, content: String) -> Answer {
     let field = |name, value: &str| (name, value.to_owned());
     Answer {
@@ -101,5 +125,23 @@ fn page_of(media_type: &str, content: String) -> Answer {
             field("Cache-Control", "no-cache"),
         ],
         body: content.into_bytes(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_anybody_could_use_gets_no_token() {
+        let public = ["https://try.example".to_owned()];
+        for known in ["127.0.0.1:5500", "[::1]:5500", "localhost", "a.localhost:1", "try.example:8"]
+        {
+            assert!(is_known(Some(known), &public), "{known}");
+        }
+        for unknown in ["rebound.example", "localhost.example", "127.0.0.1.example", "", "a b"] {
+            assert!(!is_known(Some(unknown), &public), "{unknown}");
+        }
+        assert!(!is_known(None, &public));
     }
 }

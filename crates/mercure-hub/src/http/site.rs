@@ -13,6 +13,7 @@ use super::pages::Pages;
 use super::prefixed::Prefixed;
 use super::proxy;
 use super::refused::Refused;
+use crate::accepting::stopped;
 use crate::api::{self, Accepted, Answer, Quotas, Request, Service};
 use crate::auth::Policy;
 use crate::tls::Tls;
@@ -100,25 +101,27 @@ impl Site {
         }
     }
 
-    /// Who is at the other end, as far as who is in between says; an error if it does not, but should.
-    async fn meet(&self, connection: &mut Connection) -> Result<Option<IpAddr>, ()> {
-        let peer = connection.peer();
-        let is_proxy = peer.is_none_or(|peer| self.terms().quotas.is_trusted(peer));
-        if !self.proxy_protocol || !is_proxy {
-            return Ok(peer);
+    /// Who is at the other end, as far as who is in between says; `None` if it does not, but should.
+    async fn meet(
+        &self,
+        connection: &mut Connection,
+        shutdown: &watch::Receiver<bool>,
+    ) -> Option<Option<IpAddr>> {
+        let (peer, quotas) = (connection.peer(), &self.terms().quotas);
+        if !self.proxy_protocol || peer.is_some_and(|peer| !quotas.is_trusted(peer)) {
+            return Some(peer);
         }
-        match tokio::time::timeout(PATIENCE, proxy::read(connection)).await {
-            Ok(Ok(client)) => Ok(client.or(peer)),
-            other => {
-                let refused = if other.is_err() { Refused::Late } else { Refused::Malformed };
-                self.gate.refusals.count(refused);
-                tracing::warn!(
-                    ?peer,
-                    "a connection did not begin with a PROXY header and was closed"
-                );
-                Err(())
-            }
-        }
+        // It counts while it says nothing, too.
+        let _admission = self.gate.admit(quotas, None)?;
+        let reading = tokio::time::timeout(PATIENCE, proxy::read(connection));
+        let refused = match unless(shutdown, reading).await? {
+            Ok(Ok(client)) => return Some(client.or(peer)),
+            Ok(Err(_)) => Refused::Malformed,
+            Err(_) => Refused::Late,
+        };
+        self.gate.refusals.count(refused);
+        tracing::debug!(?peer, "a connection did not begin with a PROXY header");
+        None
     }
 
     /// Lets a connection in, or turns it away at once.
@@ -137,7 +140,7 @@ impl Site {
         router: Router,
         shutdown: watch::Receiver<bool>,
     ) {
-        let Ok(peer) = self.meet(&mut connection).await else { return };
+        let Some(peer) = self.meet(&mut connection, &shutdown).await else { return };
         let Some(admission) = self.admit(&connection, peer) else { return };
         connection.prepare(self.write_timeout);
         let conversation = Conversation::new(connection, peer, admission, self, shutdown.clone());
@@ -161,7 +164,7 @@ impl Site {
         router: Router,
         shutdown: watch::Receiver<bool>,
     ) {
-        let Ok(peer) = self.meet(&mut connection).await else { return };
+        let Some(peer) = self.meet(&mut connection, &shutdown).await else { return };
         let Some(_admission) = self.admit(&connection, peer) else { return };
         connection.prepare(self.write_timeout);
         let peer = Peer(peer);
@@ -178,11 +181,12 @@ impl Site {
         let Some(tls) = &self.tls else {
             return self.serve(connection, router, shutdown).await;
         };
-        let Ok(peer) = self.meet(&mut connection).await else { return };
+        let Some(peer) = self.meet(&mut connection, &shutdown).await else { return };
         // Not in plain words: it waits for a handshake.
         let Some(_admission) = self.gate.admit(&self.terms().quotas, peer) else { return };
         connection.prepare(self.write_timeout);
-        match tls.accept(connection).await {
+        let Some(shaken) = unless(&shutdown, tls.accept(connection)).await else { return };
+        match shaken {
             Ok(None) => {}
             Ok(Some(stream)) => {
                 self.count(serve_fresh(stream, Peer(peer), router, shutdown).await);
@@ -192,5 +196,15 @@ impl Site {
                 tracing::debug!(%error, "a handshake failed");
             }
         }
+    }
+}
+
+/// What something comes to, unless the hub stops first: nobody has asked for anything yet.
+async fn unless<T>(shutdown: &watch::Receiver<bool>, work: impl Future<Output = T>) -> Option<T> {
+    let mut shutdown = shutdown.clone();
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = stopped(&mut shutdown) => None,
     }
 }

@@ -29,14 +29,20 @@ impl Wait {
         *self.stop.borrow()
     }
 
-    /// Ready at the deadline, or once the hub is stopping.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+    /// Ready at the deadline, or once the hub is stopping, unless what is waited for `has_begun`.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        deadline: Instant,
+        has_begun: bool,
+    ) -> Poll<()> {
         let timers = self.timers.get_or_insert_with(|| {
             let mut stop = self.stop.clone();
             let stopped = Box::pin(async move { stopped(&mut stop).await });
             Box::pin(Timers { sleep: Box::pin(sleep_until(deadline)), stopped })
         });
-        if *self.stop.borrow() || timers.stopped.as_mut().poll(cx).is_ready() {
+        let stops = !has_begun;
+        if stops && (*self.stop.borrow() || timers.stopped.as_mut().poll(cx).is_ready()) {
             return Poll::Ready(());
         }
         while timers.sleep.as_mut().poll(cx).is_ready() {

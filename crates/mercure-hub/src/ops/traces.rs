@@ -21,7 +21,7 @@ use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider, Span};
 use crate::api::Request;
 
 /// How long the collector may take for an answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(3);
 /// Between two looks whether an event was dispatched; as exact as its span's end is.
 const LOOK: Duration = Duration::from_millis(1);
 /// When a dispatch is not waited for any more.

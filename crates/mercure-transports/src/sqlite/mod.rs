@@ -15,7 +15,7 @@ use std::fs::{File, TryLockError};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use mercure_engine::{
@@ -23,6 +23,7 @@ use mercure_engine::{
     TransportError,
 };
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use tokio::runtime::Handle;
 
 use self::ids::Ids;
 use crate::Purpose;
@@ -30,6 +31,9 @@ use crate::store::{Newest, Outcome, Place, Store, Stretch, lock, milliseconds};
 
 /// How long a statement waits for a tool that writes to the same file.
 const BUSY: Duration = Duration::from_secs(3);
+/// How often, and how long after each other, the file's lock is asked for.
+const LOCK_TRIES: u32 = 40;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Connections for reading that are kept.
 const READERS: usize = 8;
 /// How often the follower makes sure that it has told what was written.
@@ -48,6 +52,8 @@ struct Shared {
     /// Held as long as the store lives.
     lock: Mutex<Option<File>>,
     writer: Mutex<Option<Connection>>,
+    /// Device and inode of the file that was opened.
+    identity: OnceLock<(u64, u64)>,
     readers: Mutex<Vec<Connection>>,
     /// Filled when the file is opened.
     ids: Mutex<Ids>,
@@ -69,6 +75,7 @@ impl Sqlite {
             clock,
             lock: Mutex::default(),
             writer: Mutex::default(),
+            identity: OnceLock::new(),
             readers: Mutex::default(),
             ids: Mutex::default(),
             written: AtomicU64::new(0),
@@ -81,6 +88,7 @@ impl Sqlite {
         work: impl FnOnce(&mut Connection, &Shared) -> rusqlite::Result<T> + Send + 'static,
     ) -> Outcome<T> {
         self.off_the_runtime(move |shared| {
+            shared.is_in_place()?;
             let mut writer = lock(&shared.writer);
             let mut connection = match writer.take() {
                 Some(connection) => connection,
@@ -100,6 +108,7 @@ impl Sqlite {
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Outcome<T> {
         self.off_the_runtime(move |shared| {
+            shared.is_in_place()?;
             let kept = lock(&shared.readers).pop();
             let connection = match kept {
                 Some(connection) => connection,
@@ -155,7 +164,26 @@ impl Shared {
         let ids = Ids::load(&mut connection, may_move).map_err(|error| explain(&error))?;
         *lock(&self.ids) = ids;
         *lock(&self.writer) = Some(connection);
+        if let Ok(found) = std::fs::metadata(&self.path) {
+            // Only the first one is the log that this store has opened.
+            let _ = self.identity.set((found.dev(), found.ino()));
+        }
         Ok(())
+    }
+
+    /// What is written to a file that is deleted, or that another one has replaced, is lost with the
+    /// process: better to refuse it.
+    fn is_in_place(&self) -> Outcome<()> {
+        let Some(opened) = self.identity.get() else { return Ok(()) };
+        match std::fs::metadata(&self.path) {
+            Ok(found) if (found.dev(), found.ino()) == *opened => Ok(()),
+            _ => {
+                let path = self.path.display();
+                let reason =
+                    format!("{path} is not the file any more that was opened; restart the hub");
+                Err(TransportError::Unavailable(reason))
+            }
+        }
     }
 
     /// Brings the file to this version, unless a hub of an older one is at work on it.
@@ -288,7 +316,17 @@ fn take_lock(path: &Path) -> Outcome<File> {
             path.display()
         ))
     })?;
-    match file.try_lock() {
+    // A hub whose place this one takes may hold it for another moment.
+    let pause = || Handle::current().block_on(tokio::time::sleep(LOCK_PAUSE));
+    let mut locked = file.try_lock();
+    for _ in 0..LOCK_TRIES {
+        if !matches!(locked, Err(TryLockError::WouldBlock)) {
+            break;
+        }
+        pause();
+        locked = file.try_lock();
+    }
+    match locked {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(refused(format!(
             "another hub uses {}; several nodes need redis://, postgres:// or nats://",

@@ -117,6 +117,11 @@ impl Patient {
             Some(token) => Some(token),
             None => variable("MERCURE_JWT")?,
         };
+        if token.as_deref().is_some_and(|token| http::HeaderValue::from_str(token).is_err()) {
+            return Err(Usage(
+                "the token holds what no header can: was it copied whole?".to_owned(),
+            ));
+        }
         let random = || uuid::Uuid::new_v4().urn().to_string();
         Ok(Self {
             url,

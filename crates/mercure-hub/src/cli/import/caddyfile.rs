@@ -32,7 +32,7 @@ pub(super) fn parse(
     let directives = block(&mut tokens, 0)?;
     match tokens.next() {
         None => Ok(directives),
-        Some(_) => Err("the Caddyfile closes a block that it has not opened".to_owned()),
+        Some(_) => Err("it closes a block that it has not opened".to_owned()),
     }
 }
 
@@ -41,7 +41,7 @@ fn block(
     depth: usize,
 ) -> Result<Vec<Directive>, String> {
     if depth > DEEPEST {
-        return Err(format!("the Caddyfile has blocks more than {DEEPEST} deep"));
+        return Err(format!("it has blocks more than {DEEPEST} deep"));
     }
     let (mut directives, mut words) = (Vec::new(), Vec::new());
     let directive = |words: &mut Vec<String>, block| {
@@ -58,7 +58,7 @@ fn block(
                 tokens.next();
                 let inner = block(tokens, depth + 1)?;
                 if tokens.peek() != Some(&Token::Close) {
-                    return Err("the Caddyfile ends within a block".to_owned());
+                    return Err("it ends within a block".to_owned());
                 }
                 directives.push(directive(&mut words, inner));
             }
@@ -110,11 +110,13 @@ fn quoted(
             letter => word.push(letter),
         }
     }
-    Err("the Caddyfile has a quote that is not closed".to_owned())
+    Err("it has a quote that is not closed".to_owned())
 }
 
-/// Puts variables where the file names them: `{$NAME}`, `{$NAME:default}`, `{env.NAME}`. One that is not
-/// set and has no default is nothing.
+/// Stands before the name of a variable that is not set, in its place: what comes after it must not move up.
+pub(super) const UNSET: char = '\u{1}';
+
+/// Puts variables where the file names them: `{$NAME}`, `{$NAME:default}`, `{env.NAME}`.
 fn substitute(text: &str, variables: &BTreeMap<String, String>) -> String {
     let (mut out, mut rest) = (String::new(), text);
     while let Some(at) = rest.find('{') {
@@ -123,8 +125,14 @@ fn substitute(text: &str, variables: &BTreeMap<String, String>) -> String {
         let named = from.strip_prefix("{$").or_else(|| from.strip_prefix("{env."));
         match named.and_then(|named| named.split_once('}')) {
             Some((name, after)) if !name.contains(['\n', ' ', '{']) => {
-                let (name, default) = name.split_once(':').unwrap_or((name, ""));
-                out.push_str(variables.get(name).map_or(default, String::as_str));
+                let (name, default) = match name.split_once(':') {
+                    Some((name, default)) => (name, Some(default)),
+                    None => (name, None),
+                };
+                match variables.get(name).map(String::as_str).or(default) {
+                    Some(value) => out.push_str(value),
+                    None => out.extend([UNSET.to_string().as_str(), name]),
+                }
                 rest = after;
             }
             _ => {
@@ -149,7 +157,7 @@ mod tests {
         let [site] = &found[..] else { panic!("{found:?}") };
         assert_eq!((site.name.as_str(), &site.arguments[..]), ("site,", &["other".to_owned()][..]));
         let [a, b] = &site.block[..] else { panic!("{site:?}") };
-        assert_eq!(a.arguments, ["secret", "q \"q", "w \"w"]);
+        assert_eq!(a.arguments, ["secret", "\u{1}NONE", "q \"q", "w \"w"]);
         assert_eq!(b.block[0].name, "c");
     }
 

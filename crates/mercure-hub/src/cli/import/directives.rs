@@ -1,7 +1,7 @@
 //! What a mercure block, and the site around it, mean here.
 
 use super::Draft;
-use super::caddyfile::Directive;
+use super::caddyfile::{Directive, UNSET};
 
 /// Names and listeners of the site.
 pub(super) fn site(site: Option<&Directive>, draft: &mut Draft) {
@@ -56,6 +56,16 @@ pub(super) fn hub(block: &Directive, draft: &mut Draft) {
 /// One line of it.
 pub(super) fn one(directive: &Directive, draft: &mut Draft) {
     let Directive { name, arguments, block } = directive;
+    // More lines could have stood in a variable that is not set.
+    if name.starts_with(UNSET) {
+        return;
+    }
+    // Whatever needs the first value cannot do without; an algorithm, say, has a default.
+    if let Some(variable) = arguments.first().and_then(|word| word.strip_prefix(UNSET)) {
+        return draft.note(format!("{name}: {variable} is not set; give it with --env-file"));
+    }
+    let set = |word: &&String| !word.starts_with(UNSET);
+    let arguments = &arguments.iter().take_while(set).cloned().collect::<Vec<_>>();
     let first = arguments.first().map_or("", String::as_str);
     match name.as_str() {
         "anonymous" => draft.one("anonymous", "true"),
@@ -175,11 +185,12 @@ fn issuer(id: &str, block: &[Directive], draft: &mut Draft) {
             "authorization_server" => {
                 table.insert("authorization_server".to_owned(), true.into());
             }
-            role @ ("publisher" | "subscriber") => {
-                if let Some(keys) = issuer_keys(&directive.block) {
-                    table.insert(role.to_owned(), keys.into());
-                }
-            }
+            role @ ("publisher" | "subscriber") => match issuer_keys(&directive.block) {
+                Some(keys) => drop(table.insert(role.to_owned(), keys.into())),
+                None => draft.note(format!(
+                    "issuer {id}: the {role}'s key is not set; give it with --env-file"
+                )),
+            },
             other => draft.note(format!("{other} of issuer {id}: not known, so not imported")),
         }
     }

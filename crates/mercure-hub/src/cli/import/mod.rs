@@ -98,9 +98,15 @@ pub(super) fn import(matches: &ArgMatches) -> anyhow::Result<()> {
         None => super::variables()?.into_iter().collect(),
     };
     let mut draft = Draft::default();
+    let is_told = caddyfile.is_some() || matches.contains_id("env-file");
     match caddyfile {
         Some(caddyfile) => from_caddyfile(&caddyfile, &variables, &mut draft)?,
         None => variables::import(&variables, &mut draft)?,
+    }
+    if !is_told && draft.values.len() < 2 {
+        let reason = "nothing in the environment configures a Mercure.rocks hub: name a file with --caddyfile or \
+                      --env-file";
+        return Err(Usage(reason.to_owned()).into());
     }
     let toml = draft.render()?;
     std::io::stdout().write_all(toml.as_bytes())?;
@@ -112,7 +118,12 @@ fn from_caddyfile(
     variables: &BTreeMap<String, String>,
     draft: &mut Draft,
 ) -> Result<(), Usage> {
-    let directives = caddyfile::parse(text, variables).map_err(Usage)?;
+    let directives = caddyfile::parse(text, variables)
+        .map_err(|reason| Usage(format!("the Caddyfile cannot be read: {reason}")))?;
+    let count = count(&directives);
+    if count > 1 {
+        draft.note(format!("of {count} mercure blocks only the first is imported: a hub for each"));
+    }
     let Some((site, hub)) = find(&directives, None) else {
         return Err(Usage("the Caddyfile has no mercure block".to_owned()));
     };
@@ -127,14 +138,23 @@ fn find<'a>(
     site: Option<&'a Directive>,
 ) -> Option<(Option<&'a Directive>, &'a Directive)> {
     directives.iter().find_map(|directive| match directive.name.as_str() {
-        "mercure" if site.is_some() => Some((site, directive)),
+        "mercure" => Some((site, directive)),
         // Global options order directives by name.
         "order" => None,
         _ => find(&directive.block, site.or(Some(directive))),
     })
 }
 
-/// Whether it can be served with as it is.
+/// How many mercure blocks there are.
+fn count(directives: &[Directive]) -> usize {
+    let of = |directive: &Directive| match directive.name.as_str() {
+        "mercure" => 1,
+        _ => count(&directive.block),
+    };
+    directives.iter().map(of).sum()
+}
+
+/// Whether it can be served with as it is; an error if not, as the file is written all the same.
 fn tell(draft: &Draft, toml: &str) -> anyhow::Result<()> {
     let mut layers = Layers::default();
     layers.file(toml);
@@ -144,7 +164,7 @@ fn tell(draft: &Draft, toml: &str) -> anyhow::Result<()> {
     }
     match Config::parse(&layers) {
         Ok(_) => writeln!(out, "the result is a valid configuration; it holds your keys")?,
-        Err(errors) => writeln!(out, "the result still needs a hand: {errors}")?,
+        Err(errors) => anyhow::bail!("the result still needs a hand: {errors}"),
     }
     Ok(())
 }

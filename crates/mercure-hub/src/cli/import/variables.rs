@@ -103,7 +103,9 @@ pub(super) fn import(variables: &BTreeMap<String, String>, draft: &mut Draft) ->
         draft.note("USE_FORWARDED_HEADERS: name the proxies that are believed (trusted_proxies)");
     }
     if let Some(text) = get("MERCURE_EXTRA_DIRECTIVES") {
-        for directive in caddyfile::parse(text, variables).map_err(Usage)? {
+        for directive in caddyfile::parse(text, variables)
+            .map_err(|reason| Usage(format!("MERCURE_EXTRA_DIRECTIVES cannot be read: {reason}")))?
+        {
             directives::one(&directive, draft);
         }
     }
