@@ -117,6 +117,18 @@ fn withdrawn_keys_disappear_without_being_asked_for() {
     until(&hub, &token, 401);
 }
 
+/// The beginning of the answer to a request.
+fn ask(address: &str, request: &str) -> impl FnOnce() -> String + Send + 'static {
+    let (address, request) = (address.to_owned(), request.to_owned());
+    move || {
+        let mut socket = TcpStream::connect(&address).expect("connect");
+        socket.write_all(request.as_bytes()).expect("write");
+        let mut answer = [0; 12];
+        socket.read_exact(&mut answer).expect("an answer");
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_keeps_what_was_fetched_while_its_server_is_away() {
     let pair = pair_for("ES256");
@@ -132,15 +144,12 @@ async fn a_reload_keeps_what_was_fetched_while_its_server_is_away() {
     let address = listeners.addresses()[0].clone();
     let mut server = Server::start(config(), listeners).await.expect("start");
     let token = signed(&pair.private, "ES256", Some("known"), &claims(ONE));
-    let ask = move || {
-        let mut socket = TcpStream::connect(&address).expect("connect");
-        socket.write_all(post("topic=t", &[&bearer(&token)]).as_bytes()).expect("write");
-        let mut answer = [0; 12];
-        socket.read_exact(&mut answer).expect("an answer");
-        String::from_utf8_lossy(&answer).into_owned()
-    };
-    let asked = || tokio::task::spawn_blocking(ask.clone());
-    while asked().await.expect("asked") != "HTTP/1.1 200" {}
+    let request = post("topic=t", &[&bearer(&token)]);
+    let asked = || tokio::task::spawn_blocking(ask(&address, &request));
+    let mut tries = 0..1000;
+    while asked().await.expect("asked") != "HTTP/1.1 200" {
+        assert!(tries.next().is_some(), "the set is fetched at the start");
+    }
     sets.show(None);
     assert_eq!(server.reload(config()), Ok(vec![]));
     assert_eq!(asked().await.expect("asked"), "HTTP/1.1 200");
@@ -177,6 +186,35 @@ fn a_set_may_be_a_file() {
     until(&hub, &signed(&old.private, "ES256", Some("old"), &claims(ONE)), 200);
     std::fs::write(&path, set(&[("new", &new)]).to_string()).expect("write");
     assert_eq!(status(&hub, &signed(&new.private, "ES256", Some("new"), &claims(ONE))), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subscribers_keys_are_fetched_apart() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path: PathBuf = folder.path().join("jwks.json");
+    let pair = pair_for("ES256");
+    std::fs::write(&path, set(&[("k", &pair)]).to_string()).expect("write");
+    let mut layers = Layers::default();
+    layers.file(&format!(
+        "listen = \"127.0.0.1:0\"\nops_listen = \"none\"\ndrain = \"0s\"\npublisher_jwt_key = \"p\"\n\
+         trusted_issuers = \"{ONE}\"\nresource_identifier = \"{AUDIENCE}\"\nsubscriber_jwks_uri = \"file://{}\"\n",
+        path.display()
+    ));
+    let config = Config::parse(&layers).expect("valid");
+    let listeners = Listeners::bind(&config).await.expect("bind");
+    let address = listeners.addresses()[0].clone();
+    let server = Server::start(config, listeners).await.expect("start");
+    let token = bearer(&signed(&pair.private, "ES256", Some("k"), &claims(ONE)));
+    let subscription = format!("GET {PATH}?match=a HTTP/1.1\r\nHost: x\r\n{token}\r\n\r\n");
+    let asked = |request: &str| tokio::task::spawn_blocking(ask(&address, request));
+    // It is fetched at the start.
+    let mut tries = 0..1000;
+    while asked(&subscription).await.expect("asked") != "HTTP/1.1 200" {
+        assert!(tries.next().is_some(), "the set verifies subscribers");
+    }
+    let publication = post("topic=a", &[&token]);
+    assert_eq!(asked(&publication).await.expect("asked"), "HTTP/1.1 401", "no publishers' key");
+    server.stop(std::future::ready(())).await.expect("stop");
 }
 
 /// What everybody can fetch is no secret: a symmetric key in a fetched set does not count.

@@ -154,6 +154,29 @@ fn every_setting_is_in_the_table() {
     assert_eq!(tested.len(), all.len());
 }
 
+/// What it does is the business of the tests that use it, here or from Python.
+#[test]
+fn every_setting_is_tried_for_its_effect() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = [root.join("tests"), root.join("../../tests/python")];
+    let files = folders.iter().flat_map(|folder| std::fs::read_dir(folder).expect("a folder"));
+    let texts: String = files
+        .filter_map(|file| Some(file.ok()?.path()))
+        .filter(|path| path.is_file() && !path.ends_with("settings.rs"))
+        .filter_map(|path| std::fs::read_to_string(path).ok())
+        .collect();
+    for setting in SETTINGS {
+        let spellings = [
+            format!("--{}", setting.flag()),
+            format!("{} = ", setting.name),
+            format!("{}=\"", setting.name),
+            setting.variable(),
+        ];
+        let is_tried = spellings.iter().any(|spelling| texts.contains(spelling));
+        assert!(is_tried, "no test uses {}", setting.name);
+    }
+}
+
 #[test]
 fn every_spelling_is_understood() {
     let folder = TempDir::new().expect("folder");
