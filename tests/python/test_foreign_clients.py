@@ -19,10 +19,9 @@ import httpx
 import jwt
 import pytest
 from httpx_sse import connect_sse
-from playwright.sync_api import sync_playwright
 
 from support import servers
-from test_chat import CHROMIUM, QUIET
+from support.chromium import CHROMIUM, chromium
 
 CLIENTS = servers.ROOT / "tests/clients"
 #: Where `make` puts the package that this one replaces.
@@ -179,10 +178,8 @@ def test_httpx_sse(hub, generation):
 
 @pytest.fixture(scope="module")
 def page():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+    with chromium() as browser:
         yield browser.new_page()
-        browser.close()
 
 
 FOLLOW = """([url, count, credentials]) => new Promise((resolve, reject) => {
