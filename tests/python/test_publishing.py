@@ -39,7 +39,7 @@ KEYS = {"publisher": "p" * 32, "subscriber": "s" * 32}
 def external_hub(*options: str) -> Iterator[tuple[int, str]]:
     """The stand-alone hub on a free port: its port and URL."""
     arguments = [
-        *("serve", "--listen", "127.0.0.1:0", "--log-format", "json"),
+        *("serve", "--listen", "127.0.0.1:0", "--ops-listen", "none", "--log-format", "json"),
         f"--publisher-jwt-key={KEYS['publisher']}",
         f"--subscriber-jwt-key={KEYS['subscriber']}",
         *options,
