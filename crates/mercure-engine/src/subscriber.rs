@@ -261,6 +261,7 @@ fn footprint(matchers: &[Matcher]) -> u32 {
     let all = size_of::<Subscriber>() + matchers.iter().map(each).sum::<usize>();
     u32::try_from(all).unwrap_or(u32::MAX)
 }
+
 /// A moment on the clock; it begins anew every 50 days.
 fn milliseconds(moment: Duration) -> u32 {
     moment.as_millis() as u32

@@ -81,6 +81,7 @@ pub enum Upgraded {
 /// # Errors
 /// If the other program failed halfway, and this one cannot go on either.
 pub async fn upgrade(server: Server, program: &Path) -> anyhow::Result<Upgraded> {
+    tracing::info!(program = %program.display(), "another program is to take this one's place");
     // What keeps it from ending is found out before it begins.
     let head = match server.hub.head().await.context("asking the log where it stands") {
         Ok(head) => head,

@@ -151,3 +151,13 @@ fn checked(mut response: http::Response<ureq::Body>) -> anyhow::Result<http::Res
     };
     bail!("the hub answered {status}: {}{advice}", reason.trim())
 }
+
+/// TLS as the system trusts it (also by SSL_CERT_FILE), for what speaks to a hub without the library.
+pub(super) fn trusting() -> Result<rustls::ClientConfig, rustls::Error> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider);
+    let config = config.with_safe_default_protocol_versions()?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}

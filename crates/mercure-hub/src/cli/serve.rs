@@ -1,5 +1,4 @@
 use std::io::Write as _;
-use std::path::Path;
 
 use anyhow::Context as _;
 use clap::ArgMatches;
@@ -7,7 +6,7 @@ use mercure_hub::auth::{Keys, Roles, Trust};
 use mercure_hub::config::Config;
 use mercure_hub::logging::{self, LevelHandle};
 use mercure_hub::tls::Certificates;
-use mercure_hub::{Listeners, Predecessor, Server, Upgraded};
+use mercure_hub::{Listeners, Predecessor, Server, Upgraded, upgrade};
 
 use super::manager;
 use super::signals::{Signal, Signals};
@@ -30,9 +29,15 @@ pub(super) fn serve(matches: &ArgMatches) -> anyhow::Result<()> {
                     reload(matches, &mut server, &level);
                     manager::tell(&[manager::State::Ready]);
                 }
+                // Whatever is at this one's path now.
                 Signal::Upgrade => match upgrade(server, &program).await? {
-                    Successor::Same(same) => server = *same,
-                    Successor::Process(process) => {
+                    Upgraded::Not(same, error) => {
+                        tracing::error!("this program goes on: {error:#}");
+                        server = *same;
+                    }
+                    Upgraded::To(process) => {
+                        tracing::info!(process, "another process serves now");
+                        manager::tell(&[manager::State::MainPid(process), manager::State::Ready]);
                         signals.pass_on(process).await;
                         return Ok(());
                     }
@@ -64,30 +69,6 @@ async fn start(config: Config) -> anyhow::Result<Server> {
         tracing::info!(address, "listening, and sending everybody on to HTTPS");
     }
     Server::start(config, listeners).await
-}
-
-/// Who serves after an upgrade.
-#[derive(Debug)]
-enum Successor {
-    /// It has failed.
-    Same(Box<Server>),
-    Process(u32),
-}
-
-/// Lets the program that is at this one's path now take its place.
-async fn upgrade(server: Server, program: &Path) -> anyhow::Result<Successor> {
-    tracing::info!(program = %program.display(), "another program is to take this one's place");
-    match mercure_hub::upgrade(server, program).await? {
-        Upgraded::To(process) => {
-            tracing::info!(process, "another process serves now");
-            manager::tell(&[manager::State::MainPid(process), manager::State::Ready]);
-            Ok(Successor::Process(process))
-        }
-        Upgraded::Not(server, error) => {
-            tracing::error!("this program goes on: {error:#}");
-            Ok(Successor::Same(server))
-        }
-    }
 }
 
 /// Where people can look at the hub, and what that may mean.

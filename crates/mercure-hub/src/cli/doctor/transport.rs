@@ -4,10 +4,11 @@ use std::net::{TcpStream, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 use super::{Findings, Patient};
+use crate::cli::client::trusting;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -95,16 +96,7 @@ fn handshake(mut socket: TcpStream, host: &str, findings: &mut Findings) -> bool
 }
 
 fn client(host: &str) -> std::io::Result<ClientConnection> {
-    let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    // Where tests and private authorities add theirs (SSL_CERT_FILE), it is among these.
-    roots.add_parsable_certificates(found.certs);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(std::io::Error::other)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let mut config = trusting().map_err(std::io::Error::other)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned());
     ClientConnection::new(Arc::new(config), name.map_err(std::io::Error::other)?)

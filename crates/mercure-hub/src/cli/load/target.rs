@@ -3,13 +3,14 @@
 use std::io;
 use std::sync::Arc;
 
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::cli::Usage;
+use crate::cli::client::trusting;
 
 /// A hub's URL, taken apart, and the topic.
 #[derive(Debug, Clone)]
@@ -62,13 +63,4 @@ impl Target {
             "GET {target} HTTP/1.1\r\nHost: {authority}\r\nAccept: text/event-stream\r\n{token}\r\n"
         )
     }
-}
-
-fn trusting() -> Result<ClientConfig, rustls::Error> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config =
-        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
