@@ -3,11 +3,11 @@
 mod drill;
 mod support;
 
-use std::path::Path;
 use std::process::{Command, Output};
 
+use drill::nginx::nginx;
 use drill::node::{Node, without_settings};
-use mercure_transports::testing::{Process, free_port, is_missing};
+use mercure_transports::testing::is_missing;
 use serde_json::json;
 use support::{PATH, PUBLISHER_KEY, v0};
 use tempfile::TempDir;
@@ -28,29 +28,6 @@ fn hub(more: &[&str]) -> (Node, String) {
     let arguments: Vec<_> = [key.as_str()].into_iter().chain(more.iter().copied()).collect();
     let token = v0(PUBLISHER_KEY, &json!({"publish": ["*"], "subscribe": ["*"]}));
     (Node::start("memory://", &arguments), token)
-}
-
-/// nginx in front of a hub.
-fn proxy(folder: &Path, hub: &Node, location: &str) -> (Process, u16) {
-    let (port, user) =
-        (free_port(), if rustix::process::geteuid().is_root() { "user root;" } else { "" });
-    let shown = folder.display();
-    let text = format!(
-        "{user} daemon off; pid {shown}/pid; error_log {shown}/error.log;\nevents {{}}\nhttp {{ access_log off;\n\
-         client_body_temp_path {shown}/body; proxy_temp_path {shown}/proxy; fastcgi_temp_path {shown}/f;\n\
-         uwsgi_temp_path {shown}/u; scgi_temp_path {shown}/s;\n\
-         server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://{}; proxy_http_version 1.1;\n\
-         {location} }} }} }}\n",
-        hub.address()
-    );
-    let path = folder.join("nginx.conf");
-    std::fs::write(&path, text).expect("write");
-    let mut command = Command::new("nginx");
-    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").arg("-c").arg(&path).arg("-p").arg(folder);
-    let mut process =
-        Process::start(&mut command, &folder.join("nginx.log"), "TERM").expect("nginx");
-    process.wait_for(port);
-    (process, port)
 }
 
 #[test]
@@ -118,7 +95,7 @@ fn a_proxy_that_collects_compresses_or_cuts_is_found() {
     ];
     for (location, remedy) in cases {
         let folder = TempDir::new().expect("folder");
-        let (_proxy, port) = proxy(folder.path(), &node, location);
+        let (_proxy, port) = nginx(folder.path(), &node, location);
         let found =
             doctor(&format!("http://127.0.0.1:{port}{PATH}"), &["--jwt", &token, "--idle=4s"]);
         assert!(

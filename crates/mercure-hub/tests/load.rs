@@ -5,9 +5,10 @@ mod support;
 
 use std::process::{Command, Output};
 
+use drill::nginx::nginx;
 use drill::node::{Node, without_settings};
 use drill::publisher;
-use mercure_transports::testing::{Process, free_port, is_missing};
+use mercure_transports::testing::is_missing;
 use serde_json::Value;
 use support::PATH;
 use tempfile::TempDir;
@@ -78,29 +79,8 @@ fn streams_that_a_proxy_cuts_into_chunks_are_read() {
     if is_missing("nginx") {
         return;
     }
-    let (hub, folder, port) =
-        (Node::start("memory://", &[]), TempDir::new().expect("folder"), free_port());
-    let shown = folder.path().display();
-    let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
-    let text = format!(
-        "{user} daemon off; pid {shown}/pid; error_log {shown}/error.log;\nevents {{}}\nhttp {{ access_log off;\n\
-         client_body_temp_path {shown}/b; proxy_temp_path {shown}/p; fastcgi_temp_path {shown}/f;\n\
-         uwsgi_temp_path {shown}/u; scgi_temp_path {shown}/s; keepalive_requests 100000;\n\
-         server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://{}; proxy_http_version 1.1; }} }} }}\n",
-        hub.address()
-    );
-    let path = folder.path().join("nginx.conf");
-    std::fs::write(&path, text).expect("write");
-    let mut command = Command::new("nginx");
-    command
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .arg("-c")
-        .arg(&path)
-        .arg("-p")
-        .arg(folder.path());
-    let mut nginx =
-        Process::start(&mut command, &folder.path().join("log"), "TERM").expect("nginx");
-    nginx.wait_for(port);
+    let (hub, folder) = (Node::start("memory://", &[]), TempDir::new().expect("folder"));
+    let (_nginx, port) = nginx(folder.path(), &hub, "");
     let url = format!("http://127.0.0.1:{port}{PATH}");
     let (output, said) = load(
         &url,

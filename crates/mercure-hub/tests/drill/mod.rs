@@ -7,6 +7,7 @@ pub mod checker;
 pub mod client;
 pub mod crowd;
 pub mod engine;
+pub mod nginx;
 pub mod node;
 pub mod proxy;
 #[cfg(test)]
