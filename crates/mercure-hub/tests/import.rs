@@ -187,6 +187,13 @@ fn a_variable_that_is_not_set_is_never_another_ones_value() {
 }
 
 #[test]
+fn a_note_is_one_line_whatever_it_quotes() {
+    let text = "hub.example {\n mercure {\n publisher_jwt k\n `new\nanonymous = true` x\n }\n}";
+    let (toml, table, _) = imported(&[("caddyfile", text)], &[]);
+    assert_eq!(table["anonymous"].as_bool(), Some(false), "{toml}");
+}
+
+#[test]
 fn what_is_no_configuration_is_refused_with_a_reason() {
     let folder = TempDir::new().expect("folder");
     for (text, reason) in [

@@ -60,6 +60,8 @@ impl Draft {
                 .to_owned();
         // Writing to memory cannot fail.
         for note in &self.notes {
+            // A quoted word may hold a line's end, and what follows it would be a setting.
+            let note = note.replace(['\n', '\r'], " ");
             let _ = writeln!(text, "# NOTE: {note}");
         }
         let set = SETTINGS.iter().filter_map(|s| Some((s, self.values.get(s.name)?)));
