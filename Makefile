@@ -61,7 +61,7 @@ fmt: $(VENV)/.tests ## Format everything
 
 drill: $(HUB) $(VENV)/.tests tools ## Run the long forms of the drills
 	MERCURE_DRILL=long $(BIN)/pytest tests/python/drills --timeout 1800
-	MERCURE_DRILL=long cargo test --locked --release --package mercure-hub --test crash --test cluster --test replay -- --nocapture
+	MERCURE_DRILL=long cargo test --locked --release --package mercure-hub --test crash --test cluster --test replay --test operations --test limits --test upgrade -- --nocapture
 
 bench: tools ## Measure the hub beside others, every engine (EVENTS=1000000), and parts of the hub
 	cargo build --locked --release --package mercure-bench --package mercure-hub
