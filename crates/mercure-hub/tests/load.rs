@@ -72,6 +72,8 @@ fn what_does_not_arrive_is_an_error() {
     assert!(!output.status.success() && said.contains("could not connect"), "{said}");
     let (output, said) = load(&url, "x", &["--subscribers=900000"]);
     assert!(output.status.code() == Some(2) && said.contains("ulimit -n"), "{said}");
+    let (output, said) = load(&url, "x", &["--pid=4194305"]);
+    assert!(output.status.code() == Some(2) && said.contains("no process 4194305"), "{said}");
 }
 
 #[test]

@@ -101,6 +101,11 @@ impl Plan {
             None => variable("MERCURE_JWT")?,
         };
         let topic = text("topic").unwrap_or_else(random);
+        let pid = matches.get_one::<u32>("pid").copied();
+        if let Some(pid) = pid.filter(|pid| !report::is_measurable(*pid)) {
+            let reason = format!("--pid: no process {pid} can be looked at here (in /proc)");
+            return Err(Usage(reason));
+        }
         Ok(Self {
             target: Target::parse(&text("url").unwrap_or_default(), &topic)?,
             token,
@@ -110,7 +115,7 @@ impl Plan {
             publishers: matches.get_one::<u16>("publishers").copied().unwrap_or(1),
             duration,
             size: number("size") as usize,
-            pid: matches.get_one::<u32>("pid").copied(),
+            pid,
         })
     }
 

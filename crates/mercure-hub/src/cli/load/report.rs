@@ -56,6 +56,11 @@ impl Usage {
     }
 }
 
+/// Whether it can be told what a process costs.
+pub(super) fn is_measurable(pid: u32) -> bool {
+    Usage::of(pid).is_some()
+}
+
 impl Report {
     pub(super) fn new(plan: &Plan, connecting: Duration) -> Self {
         let mut url = plan.target.url.clone();
