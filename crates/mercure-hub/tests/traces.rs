@@ -21,8 +21,10 @@ const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A collector that takes one batch, and tells its spans by name.
-async fn collect(listener: TcpListener) -> (HashMap<String, Span>, Vec<u8>) {
+const TAKEN: &str = "200 OK";
+
+/// A collector that answers one batch, and tells its spans by name.
+async fn collect(listener: &TcpListener, answer: &str) -> (HashMap<String, Span>, Vec<u8>) {
     let (mut socket, _) = listener.accept().await.expect("a batch");
     let mut read = Vec::new();
     let (head, begin) = loop {
@@ -38,7 +40,8 @@ async fn collect(listener: TcpListener) -> (HashMap<String, Span>, Vec<u8>) {
     while read.len() < begin + length {
         socket.read_buf(&mut read).await.expect("bytes");
     }
-    socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.expect("write");
+    let answer = format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    socket.write_all(answer.as_bytes()).await.expect("write");
     let body = &read[begin..begin + length];
     let request = ExportTraceServiceRequest::decode(body).expect("protobuf");
     let resources = request.resource_spans.iter();
@@ -69,7 +72,8 @@ async fn a_publication_is_traced_from_its_publisher_to_the_sockets() {
     let sampled = format!("traceparent: 00-{TRACE}-{PARENT}-01\r\n");
     let answer = publish(&node, &sampled, &token).await;
     assert!(answer.contains(" 200 "), "{answer}");
-    let (spans, body) = tokio::time::timeout(PATIENCE, collect(listener)).await.expect("in time");
+    let (spans, body) =
+        tokio::time::timeout(PATIENCE, collect(&listener, TAKEN)).await.expect("in time");
     assert_eq!(spans.len(), 3, "only what its publisher traces: {:?}", spans.keys());
     let (root, append, dispatch) = (&spans["publish"], &spans["append"], &spans["dispatch"]);
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
@@ -96,7 +100,7 @@ async fn what_is_not_sent_yet_leaves_with_the_stop_and_a_collector_that_is_away_
     let node = Node::start("memory://", &[&endpoint]);
     let answer = publish(&node, "", &publisher()).await;
     assert!(answer.contains(" 200 "), "{answer}");
-    let collecting = tokio::spawn(collect(listener));
+    let collecting = tokio::spawn(async move { collect(&listener, TAKEN).await });
     let refused = publish(&node, "", "no token").await;
     assert!(refused.contains(" 401 "), "{refused}");
     node.process.signal("TERM");
@@ -106,4 +110,30 @@ async fn what_is_not_sent_yet_leaves_with_the_stop_and_a_collector_that_is_away_
     let away = Node::start("memory://", &["--otlp-endpoint=http://127.0.0.1:1"]);
     let answer = publish(&away, "", &publisher()).await;
     assert!(answer.contains(" 200 "), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn traces_that_are_lost_are_told_once_and_that_they_arrive_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let endpoint = format!("--otlp-endpoint=http://{}", listener.local_addr().expect("address"));
+    let node = Node::start("memory://", &[&endpoint]);
+    let said = async |word: &str| {
+        let waiting = async {
+            while !node.words().contains(word) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, waiting).await;
+        assert!(waited.is_ok(), "{word} is not said:\n{}", node.words());
+    };
+    for (answer, word) in [
+        ("500 Internal Server Error", "traces are lost until the collector"),
+        ("503 Service Unavailable", "traces are lost until the collector"),
+        (TAKEN, "the collector takes traces again"),
+    ] {
+        publish(&node, "", &publisher()).await;
+        tokio::time::timeout(PATIENCE, collect(&listener, answer)).await.expect("in time");
+        said(word).await;
+    }
+    assert_eq!(node.words().matches("traces are lost").count(), 1, "{}", node.words());
 }

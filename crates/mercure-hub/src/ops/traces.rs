@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -146,13 +147,44 @@ impl Publication {
 
 /// Sends a batch from the thread that makes batches, which may wait.
 #[derive(Debug)]
-struct Collector(ureq::Agent);
+struct Collector {
+    agent: ureq::Agent,
+    /// Whether the last batch was lost, which is said once.
+    is_away: AtomicBool,
+}
 
 impl Collector {
     fn new() -> Self {
         let config = ureq::Agent::config_builder();
         let config = config.timeout_global(Some(PATIENCE)).http_status_as_error(false);
-        Self(config.build().into())
+        Self { agent: config.build().into(), is_away: AtomicBool::new(false) }
+    }
+
+    /// Tells the operator when traces begin to be lost, and when they arrive again.
+    fn note(&self, outcome: &Result<http::Response<Bytes>, HttpError>) {
+        let lost = match outcome {
+            Ok(answer) if answer.status().is_success() => None,
+            Ok(answer) => Some(format!("it answers {}", answer.status())),
+            Err(error) => Some(error.to_string()),
+        };
+        let was_away = self.is_away.swap(lost.is_some(), Ordering::Relaxed);
+        match lost {
+            Some(reason) if !was_away => {
+                tracing::warn!(
+                    "traces are lost until the collector (otlp_endpoint) takes them: {reason}"
+                );
+            }
+            None if was_away => tracing::info!("the collector takes traces again"),
+            _ => {}
+        }
+    }
+
+    fn send(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, HttpError> {
+        let (head, body) = request.into_parts();
+        let answer = self.agent.run(http::Request::from_parts(head, body.to_vec()))?;
+        let (head, mut body) = answer.into_parts();
+        let body = body.with_config().limit(64 * 1024).read_to_vec()?;
+        Ok(http::Response::from_parts(head, body.into()))
     }
 }
 
@@ -162,10 +194,8 @@ impl HttpClient for Collector {
         &self,
         request: http::Request<Bytes>,
     ) -> Result<http::Response<Bytes>, HttpError> {
-        let (head, body) = request.into_parts();
-        let answer = self.0.run(http::Request::from_parts(head, body.to_vec()))?;
-        let (head, mut body) = answer.into_parts();
-        let body = body.with_config().limit(64 * 1024).read_to_vec()?;
-        Ok(http::Response::from_parts(head, body.into()))
+        let outcome = self.send(request);
+        self.note(&outcome);
+        outcome
     }
 }
