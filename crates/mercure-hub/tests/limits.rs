@@ -233,13 +233,20 @@ fn abuse(address: &str, times: usize) -> Elsewhere {
         let (address, attempts) = (address.to_owned(), Arc::clone(&abuse.attempts));
         abuse.spawn(async move {
             let forged = v0("another-key", &json!({"publish": ["*"]}));
-            let large = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(100_000));
+            let large_url = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(100_000));
+            let length = "Content-Length: 99999999";
+            let large_body =
+                publication("192.0.2.10", &publisher()).replace("Content-Length: 14", length);
+            let many = format!("?{}topic=t", "topic=t&".repeat(5000));
+            let many_topics = subscription("192.0.2.11").replace("?topic=t", &many);
             loop {
-                let request = match number % 4 {
+                let request = match number % 6 {
                     0 => subscription("192.0.2.7"),
                     1 => publication("192.0.2.8", &publisher()),
                     2 => publication("192.0.2.9", &forged),
-                    _ => large.clone(),
+                    3 => large_body.clone(),
+                    4 => many_topics.clone(),
+                    _ => large_url.clone(),
                 };
                 if let Ok(mut wire) = Wire::connect(&address).await {
                     attempts.fetch_add(1, Ordering::Relaxed);
