@@ -31,7 +31,7 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let server = Server::start(config, listeners).await?;
     shutdown.await;
-    server.stop(std::future::pending()).await
+    server.stop(std::future::pending).await
 }
 
 /// A running hub.
@@ -152,31 +152,41 @@ impl Server {
     }
 
     /// Stops in the orderly way: says so at `/ready`, accepts no more connections, ends the streams
-    /// one by one and then everything else. `hurry` cuts waiting short when it completes.
+    /// one by one and then everything else. `hurry` is waited for twice: once it has completed, streams
+    /// end at once; the second time, requests under way are broken off.
     ///
     /// # Errors
     /// If a stream could not be ended.
-    pub async fn stop(self, hurry: impl Future<Output = ()>) -> anyhow::Result<()> {
+    pub async fn stop(self, mut hurry: impl AsyncFnMut()) -> anyhow::Result<()> {
         self.ops.stop();
-        let (drain, retry) = (self.config.drain, self.config.retry);
-        let mut hurry = pin!(hurry.fuse());
-        tokio::select! {
-            () = tokio::time::sleep(self.config.drain_delay) => {}
-            () = hurry.as_mut() => {}
-        }
-        // From here on who connects is refused, and goes elsewhere.
-        self.close.send_replace(true);
-        let connections = stop_accepting(self.accepting).await;
-        if !drain.is_zero() && !hurry.is_terminated() {
-            tracing::info!("stopping: streams end one by one within {drain:?}");
+        let connections = {
+            let mut hurry = pin!(hurry().fuse());
             tokio::select! {
-                () = self.hub.drain(drain, retry) => {}
-                () = hurry => {}
+                () = tokio::time::sleep(self.config.drain_delay) => {}
+                () = hurry.as_mut() => {}
             }
-        }
+            // From here on who connects is refused, and goes elsewhere.
+            self.close.send_replace(true);
+            let connections = stop_accepting(self.accepting).await;
+            let (drain, retry) = (self.config.drain, self.config.retry);
+            if !drain.is_zero() && !hurry.is_terminated() {
+                tracing::info!("stopping: streams end one by one within {drain:?}");
+                tokio::select! {
+                    () = self.hub.drain(drain, retry) => {}
+                    () = hurry => {}
+                }
+            }
+            connections
+        };
         tracing::info!("stopping: streams end, requests under way are finished");
         self.stop.send_replace(true);
-        let finished = finish(&self.hub, connections).await;
+        let finished = tokio::select! {
+            finished = finish(&self.hub, connections) => finished,
+            () = hurry() => {
+                tracing::warn!("stopping: requests under way are broken off");
+                Ok(())
+            }
+        };
         if let Some(traces) = self.traces {
             tokio::task::spawn_blocking(move || traces.stop()).await?;
         }

@@ -153,7 +153,7 @@ async fn a_reload_keeps_what_was_fetched_while_its_server_is_away() {
     sets.show(None);
     assert_eq!(server.reload(config()), Ok(vec![]));
     assert_eq!(asked().await.expect("asked"), "HTTP/1.1 200");
-    server.stop(std::future::ready(())).await.expect("stop");
+    server.stop(async || ()).await.expect("stop");
 }
 
 #[test]
@@ -214,7 +214,7 @@ async fn subscribers_keys_are_fetched_apart() {
     }
     let publication = post("topic=a", &[&token]);
     assert_eq!(asked(&publication).await.expect("asked"), "HTTP/1.1 401", "no publishers' key");
-    server.stop(std::future::ready(())).await.expect("stop");
+    server.stop(async || ()).await.expect("stop");
 }
 
 /// What everybody can fetch is no secret: a symmetric key in a fetched set does not count.

@@ -227,6 +227,26 @@ async fn who_is_in_a_hurry_asks_twice() {
     crowd.tasks.abort_all();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_under_way_are_broken_off_for_who_asks_once_more() {
+    // At a terminal streams are not waited for in the first place.
+    for signals in [&["TERM", "TERM"][..], &["INT"]] {
+        let mut hub = Node::start("memory://", &["--drain=10m"]);
+        let mut wire = Wire::connect(&hub.address()).await.expect("connect");
+        let request = format!("POST {} HTTP/1.1\r\nHost: x\r\n", support::PATH);
+        wire.write(&request).await.expect("write");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        for (signal, word) in signals.iter().zip(["stopping:", "requests under way"]) {
+            hub.process.signal(signal);
+            said(&hub, word).await;
+        }
+        said(&hub, "requests under way are finished").await;
+        hub.process.signal("INT");
+        said(&hub, "requests under way are broken off").await;
+        assert!(hub.process.ends_within(PATIENCE), "{}", hub.words());
+    }
+}
+
 #[test]
 fn a_service_manager_is_told() {
     let folder = TempDir::new().expect("folder");

@@ -228,3 +228,21 @@ async fn a_stop_that_comes_during_an_upgrade_reaches_whoever_serves_then() {
     }
     assert!(tokio::net::TcpStream::connect(node.address()).await.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_without_proc_is_enough_for_a_hub_and_for_its_successor() {
+    let alone = ["unshare", "--mount", "sh", "-c", "umount -l /proc && exec \"$@\"", "sh"];
+    let probe = std::process::Command::new(alone[0]).args(&alone[1..]).arg("true").status();
+    if !probe.is_ok_and(|status| status.success()) {
+        eprintln!("no mount namespaces for this user: a root without /proc is not tested");
+        return;
+    }
+    let mut node = Node::start_under(&alone, "memory://", &[]);
+    node.process.signal("USR2");
+    let heir = Heir::of(&node, 1).await;
+    assert!(node.process.ends_within(PATIENCE), "{}", node.words());
+    let mut wire = Wire::connect(&node.address()).await.expect("connect");
+    assert!(publish(&mut wire, &publisher(), "topic=t&data=x").await.expect("an answer"));
+    heir.signal(Signal::TERM);
+    assert!(ends(heir.0).await, "{}", node.words());
+}

@@ -152,8 +152,8 @@ where
     F: Future<Output = anyhow::Result<()>>,
 {
     runtime()?.block_on(async {
-        let signals = signals::Signals::new()?;
-        program(Box::pin(signals.hurry())).await
+        let mut signals = signals::Signals::new()?;
+        program(Box::pin(async move { signals.hurry().await })).await
     })
 }
 

@@ -1,6 +1,6 @@
 use std::io::Write as _;
+use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::ArgMatches;
 use mercure_hub::auth::{Keys, Roles, Trust};
 use mercure_hub::config::Config;
@@ -16,9 +16,11 @@ use super::{layers, runtime};
 pub(super) fn serve(matches: &ArgMatches) -> anyhow::Result<()> {
     let config = Config::parse(&layers(matches)?)?;
     let level = logging::init(config.log_json, &config.log_level);
-    // Before another file may be at its place.
-    let program = std::env::current_exe().context("finding this program")?;
-    runtime()?.block_on(async {
+    // Before another file may be at its place. Where there is no /proc, by the name it was called by.
+    let name = || std::env::args_os().next().unwrap_or_default().into();
+    let program = std::env::current_exe().unwrap_or_else(|_| name());
+    let runtime = runtime()?;
+    let served = runtime.block_on(async {
         let mut signals = Signals::new()?;
         let mut server = start(config).await?;
         manager::tell(&[manager::State::Ready]);
@@ -44,13 +46,23 @@ pub(super) fn serve(matches: &ArgMatches) -> anyhow::Result<()> {
                 },
                 Signal::Terminate => {
                     manager::tell(&[manager::State::Stopping]);
-                    return server.stop(signals.hurry()).await;
+                    return server.stop(async || signals.hurry().await).await;
                 }
                 // Somebody waits at a terminal.
-                Signal::Interrupt => return server.stop(std::future::ready(())).await,
+                Signal::Interrupt => {
+                    let mut is_first = true;
+                    let hurry = async || match std::mem::take(&mut is_first) {
+                        true => {}
+                        false => signals.hurry().await,
+                    };
+                    return server.stop(hurry).await;
+                }
             }
         }
-    })
+    });
+    // A thread that still waits, as for a name server, holds up nobody who is in a hurry.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    served
 }
 
 /// Serves at its own listeners, or in the place of the program that has started this one.

@@ -67,7 +67,7 @@ impl Signals {
     }
 
     /// Completes when somebody asks once more to stop.
-    pub(super) async fn hurry(mut self) {
+    pub(super) async fn hurry(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
