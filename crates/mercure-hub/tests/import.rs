@@ -67,6 +67,7 @@ hub.example.com {
         topic_matcher_cache 1000
         something_new 1
     }
+    {$MORE_OF_THE_SITE}
     respond "Not Found" 404
     reverse_proxy app:80
 }
@@ -184,6 +185,52 @@ fn a_variable_that_is_not_set_is_never_another_ones_value() {
     assert_eq!(table["subscriber_jwt_key"].as_str(), Some("s"));
     assert!(toml.contains("NO_KEY is not set") && !toml.contains("NOTHING"), "{toml}");
     assert!(output.status.success(), "subscribers' tokens can be judged: {said}");
+}
+
+/// Sites as Caddy lets one write them, around the same hub.
+#[test]
+fn every_way_to_write_a_site_is_understood() {
+    for (site, expected, note) in [
+        (
+            "hub.example {\n tls /c.pem /k.pem\n HUB\n}",
+            "listen = ['0.0.0.0:443']\npublic_url = ['https://hub.example']\ntls_cert = '/c.pem'\ntls_key = '/k.pem'",
+            "",
+        ),
+        (
+            "hub.example {\n tls me@mail.example\n HUB\n}",
+            "listen = ['0.0.0.0:443']\nacme_domains = ['hub.example']\nacme_email = 'me@mail.example'",
+            "from an authority",
+        ),
+        (
+            "a.example,b.example:8443 {\n HUB\n}",
+            "listen = ['0.0.0.0:443', '0.0.0.0:8443']\nacme_domains = ['a.example', 'b.example']",
+            "from an authority",
+        ),
+        (
+            "\u{feff}hub.example\n\nHUB\n",
+            "listen = ['0.0.0.0:443']\nacme_domains = ['hub.example']",
+            "from an authority",
+        ),
+        ("(snip) {\n HUB\n}\nhub.example {\n import snip\n}", "", "(snip) is imported by sites"),
+    ] {
+        let hub = "mercure {\n publisher_jwt <<EOT\n    the secret\n    EOT\n }";
+        let folder = TempDir::new().expect("folder");
+        let text = site.replace("HUB", hub);
+        let output = import(folder.path(), &[("caddyfile", &text)], &[]);
+        let toml = String::from_utf8_lossy(&output.stdout);
+        let mut table: toml::Table = toml.parse().expect("TOML");
+        assert!(toml.contains(note), "{toml}");
+        for (name, usual) in [
+            ("anonymous", false.into()),
+            ("publisher_jwt_key", "the secret".into()),
+            ("redirect_listen", toml::Value::Array(vec!["0.0.0.0:80".into()])),
+            ("acme_cache", "/var/lib/mercure-hub/acme".into()),
+        ] {
+            let found = table.remove(name);
+            assert!(found.is_none() || found == Some(usual), "{name}: {toml}");
+        }
+        assert_eq!(table, expected.parse().expect("TOML"), "{toml}");
+    }
 }
 
 #[test]

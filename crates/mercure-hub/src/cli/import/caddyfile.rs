@@ -27,12 +27,27 @@ pub(super) fn parse(
     text: &str,
     variables: &BTreeMap<String, String>,
 ) -> Result<Vec<Directive>, String> {
-    let text = substitute(text, variables);
+    let text = substitute(text.trim_start_matches('\u{feff}'), variables);
     let mut tokens = tokens(&text)?.into_iter().peekable();
     let directives = block(&mut tokens, 0)?;
     match tokens.next() {
-        None => Ok(directives),
+        None => Ok(without_braces(directives)),
         Some(_) => Err("it closes a block that it has not opened".to_owned()),
+    }
+}
+
+/// A file of one site needs no braces around it: its first line is the site's name.
+fn without_braces(mut directives: Vec<Directive>) -> Vec<Directive> {
+    let is_hub = |one: &Directive| one.name == "mercure";
+    match directives.first() {
+        Some(first)
+            if first.block.is_empty() && !is_hub(first) && directives.iter().any(is_hub) =>
+        {
+            let mut site = directives.remove(0);
+            site.block = directives;
+            vec![site]
+        }
+        _ => directives,
     }
 }
 
@@ -84,9 +99,12 @@ fn tokens(text: &str) -> Result<Vec<Token>, String> {
                 while let Some(letter) = letters.next_if(|letter| !letter.is_whitespace()) {
                     word.push(letter);
                 }
-                tokens.push(match word.as_str() {
-                    "{" => Token::Open,
-                    "}" => Token::Close,
+                tokens.push(match (word.as_str(), word.strip_prefix("<<")) {
+                    ("{", _) => Token::Open,
+                    ("}", _) => Token::Close,
+                    (_, Some(marker)) if !marker.is_empty() => {
+                        Token::Word(heredoc(&mut letters, marker)?)
+                    }
                     _ => Token::Word(word),
                 });
             }
@@ -111,6 +129,27 @@ fn quoted(
         }
     }
     Err("it has a quote that is not closed".to_owned())
+}
+
+/// The lines up to the one that holds nothing but the marker, without what that one is indented by.
+fn heredoc(
+    letters: &mut std::iter::Peekable<std::str::Chars<'_>>,
+    marker: &str,
+) -> Result<String, String> {
+    let mut lines = Vec::new();
+    while letters.peek().is_some() {
+        let line: String =
+            std::iter::from_fn(|| letters.next_if(|letter| *letter != '\n')).collect();
+        if line.trim() == marker {
+            let indent = &line[..line.len() - line.trim_start().len()];
+            let bare = |line: &String| line.strip_prefix(indent).unwrap_or(line).to_owned();
+            // The first is what follows the marker on its own line.
+            return Ok(lines.iter().skip(1).map(bare).collect::<Vec<_>>().join("\n"));
+        }
+        lines.push(line);
+        letters.next();
+    }
+    Err(format!("<<{marker} has no end"))
 }
 
 /// Stands before the name of a variable that is not set, in its place: what comes after it must not move up.
@@ -162,8 +201,25 @@ mod tests {
     }
 
     #[test]
+    fn a_site_without_braces_and_a_value_of_several_lines() {
+        let text =
+            "\u{feff}hub.example\nmercure {\n  jwt <<END\n    one\n      two\n    END HS256\n}";
+        assert!(parse(text, &BTreeMap::new()).is_err(), "the marker must stand alone");
+        let text = text.replace("END HS256", "END\n a b");
+        let found = parse(&text, &BTreeMap::new()).expect("valid");
+        let [site] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(site.name, "hub.example");
+        let [jwt, a] = &site.block[0].block[..] else { panic!("{site:?}") };
+        assert_eq!(
+            (jwt.name.as_str(), &jwt.arguments[..]),
+            ("jwt", &["one\n  two".to_owned()][..])
+        );
+        assert_eq!(a.name, "a");
+    }
+
+    #[test]
     fn what_is_not_whole_is_refused() {
-        for text in ["a {", "a }", "a {\n}\n}", "\"x", &"{ ".repeat(100)] {
+        for text in ["a {", "a }", "a {\n}\n}", "\"x", "a <<X\nb", &"{ ".repeat(100)] {
             assert!(parse(text, &BTreeMap::new()).is_err(), "{text}");
         }
     }

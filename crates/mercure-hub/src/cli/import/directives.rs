@@ -6,8 +6,12 @@ use super::caddyfile::{Directive, UNSET};
 /// Names and listeners of the site.
 pub(super) fn site(site: Option<&Directive>, draft: &mut Draft) {
     let Some(site) = site else { return };
+    if site.name.starts_with('(') {
+        let name = &site.name;
+        return draft.note(format!("{name} is imported by sites: choose where to listen (listen)"));
+    }
     let words = std::iter::once(&site.name).chain(&site.arguments);
-    let names = words.map(|word| word.trim_end_matches(',')).filter(|word| !word.is_empty());
+    let names = words.flat_map(|word| word.split(',')).filter(|word| !word.is_empty());
     let is_plain = |name: &&str| {
         name.starts_with(':') || name.starts_with("http://") || name.contains("localhost")
     };
@@ -22,26 +26,51 @@ pub(super) fn site(site: Option<&Directive>, draft: &mut Draft) {
             _ => draft.note(format!("the site {name}: choose where to listen (listen)")),
         }
     }
+    let mut files = site.block.iter().filter(|one| one.name == "tls");
     if !secure.is_empty() {
-        draft.one("listen", "0.0.0.0:443");
-        draft.one("redirect_listen", "0.0.0.0:80");
-        draft.set(
-            "acme_domains",
-            secure.iter().map(|name| name.trim_start_matches("https://").to_owned()),
-        );
-        draft.one("acme_cache", "/var/lib/mercure-hub/acme");
-        draft.note(
-            "certificates come from an authority, as before; acme_cache is where they are kept",
-        );
+        encrypted(&secure, files.next(), draft);
     }
-    for other in site.block.iter().filter(|one| !one.name.starts_with("mercure")) {
-        if !matches!(
-            other.name.as_str(),
-            "encode" | "log" | "log_skip" | "header" | "respond" | "route"
-        ) {
+    for other in &site.block {
+        // A variable that is not set is no line.
+        let is_known =
+            ["mercure", "encode", "log", "log_skip", "header", "respond", "route", "tls"]
+                .contains(&other.name.as_str());
+        if !is_known && !other.name.starts_with(UNSET) {
             draft.note(format!("{} of the site is the web server's, not the hub's", other.name));
         }
     }
+}
+
+/// Where names are served that are reached over HTTPS, and whose certificates are shown.
+fn encrypted(names: &[&str], tls: Option<&Directive>, draft: &mut Draft) {
+    let parts = names.iter().map(|name| {
+        let name = name.trim_start_matches("https://").trim_end_matches('/');
+        name.rsplit_once(':').unwrap_or((name, "443"))
+    });
+    let (mut hosts, mut listen): (Vec<_>, Vec<_>) =
+        parts.map(|(host, port)| (host.to_owned(), format!("0.0.0.0:{port}"))).unzip();
+    listen.dedup();
+    hosts.dedup();
+    draft.set("listen", listen);
+    draft.one("redirect_listen", "0.0.0.0:80");
+    match tls.map_or(&[][..], |tls| &tls.arguments) {
+        [certificate, key] => {
+            draft.one("tls_cert", certificate);
+            draft.one("tls_key", key);
+            return draft.set("public_url", names_of(names));
+        }
+        [email] if email.contains('@') => draft.one("acme_email", email),
+        [] => {}
+        [other, ..] => draft.note(format!("tls {other}: not imported; see tls_cert and acme_ca")),
+    }
+    draft.set("acme_domains", hosts);
+    draft.one("acme_cache", "/var/lib/mercure-hub/acme");
+    draft.note("certificates come from an authority; acme_cache is where they are kept");
+}
+
+fn names_of(names: &[&str]) -> Vec<String> {
+    let bare = |name: &&str| name.trim_start_matches("https://").trim_end_matches('/').to_owned();
+    names.iter().map(|name| format!("https://{}", bare(name))).collect()
 }
 
 /// The mercure block itself.

@@ -61,7 +61,7 @@ impl Draft {
         // Writing to memory cannot fail.
         for note in &self.notes {
             // A quoted word may hold a line's end, and what follows it would be a setting.
-            let note = note.replace(['\n', '\r'], " ");
+            let note = note.replace(char::is_control, " ");
             let _ = writeln!(text, "# NOTE: {note}");
         }
         let set = SETTINGS.iter().filter_map(|s| Some((s, self.values.get(s.name)?)));
