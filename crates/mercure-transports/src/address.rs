@@ -112,6 +112,16 @@ impl Address {
         Ok(address)
     }
 
+    /// Where the engine is, without who we are there.
+    pub(crate) fn place(&self) -> String {
+        let (scheme, _) = self.url.split_once("://").unwrap_or_default();
+        let place = match self.engine {
+            Engine::Memory | Engine::Sqlite => &self.rest,
+            _ => self.rest.rsplit('@').next().unwrap_or_default(),
+        };
+        format!("{scheme}://{place}")
+    }
+
     /// Takes a parameter that is ours.
     fn take(&mut self, pair: &str) -> Result<bool, ConnectError> {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -222,6 +232,9 @@ mod tests {
         }
         let address = Address::parse("redis://user:secret@host").expect("known");
         assert!(!format!("{address:?}").contains("secret"));
+        assert_eq!(address.place(), "redis://host");
+        let address = Address::parse("postgres://u:a@b?c@h1,h2/db?namespace=n").expect("known");
+        assert_eq!(address.place(), "postgres://h1,h2/db");
     }
 
     #[test]

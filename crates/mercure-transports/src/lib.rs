@@ -131,3 +131,9 @@ fn connect_with(
 pub fn check(url: &str) -> Result<(), ConnectError> {
     connect(url, Retention::default(), Clock::system()).map(drop)
 }
+
+/// Where a transport's URL leads to, without a name or a password: for messages.
+#[must_use]
+pub fn place(url: &str) -> String {
+    Address::parse(url).map_or_else(|_| String::new(), |address| address.place())
+}

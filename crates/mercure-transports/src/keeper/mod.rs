@@ -225,6 +225,7 @@ impl<S: Store> Inner<S> {
     /// Opens the store; one that is not there yet is waited for, one that refuses is not.
     async fn open(&self) -> Outcome<()> {
         let begin = self.clock.now();
+        let mut told = None;
         loop {
             let result = tokio::time::timeout(PATIENCE, self.store.open()).await;
             let error = match result.unwrap_or_else(|_| Err(no_answer())) {
@@ -235,7 +236,10 @@ impl<S: Store> Inner<S> {
             if matches!(error, TransportError::Refused(_)) || waited > START_PATIENCE {
                 return Err(error);
             }
-            tracing::warn!(%error, "waiting for {}", S::NAME);
+            if told.is_none_or(|told| waited.saturating_sub(told) > Duration::from_secs(5)) {
+                tracing::warn!(%error, "waiting for {}", S::NAME);
+                told = Some(waited);
+            }
             tokio::time::sleep(Health::pause(2)).await;
         }
     }
