@@ -40,7 +40,7 @@ pub use departure::Departing;
 pub use event::{Event, Position, Record};
 pub use hub::{Hub, Options, PublishError, Published, Resume};
 pub use memory::{History, MemoryTransport, Retention};
-pub use outlet::{BodyReader, Outlet, body};
+pub use outlet::{BodyEnd, BodyReader, Outlet, body};
 pub use poll::Interest;
 pub use presence::{Attendance, Attended, Present};
 pub use roster::{Change, Claimed, Roster, RosterEntry, Standing};

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -238,7 +238,25 @@ impl Drop for BodyWriter {
     }
 }
 
+/// Whether the shard has ended a [`body`].
+#[derive(Debug, Clone)]
+pub struct BodyEnd(Weak<Pipe>);
+
+impl BodyEnd {
+    /// Nothing will be added any more; what is there may not have been read.
+    #[must_use]
+    pub fn is_reached(&self) -> bool {
+        self.0.upgrade().is_none_or(|pipe| pipe.lock().ended)
+    }
+}
+
 impl BodyReader {
+    /// Tells of the end, while somebody else reads.
+    #[must_use]
+    pub fn end(&self) -> BodyEnd {
+        BodyEnd(Arc::downgrade(&self.0))
+    }
+
     /// The next bytes of the stream; `None` at its end.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let mut pipe = self.0.lock();

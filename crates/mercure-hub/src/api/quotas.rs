@@ -37,14 +37,6 @@ impl Proxies {
         let last = request.headers.all(field).last()?;
         last.rsplit(',').next().map(str::trim).filter(|word| !word.is_empty())
     }
-}
-
-impl Quotas {
-    /// Whether an address is a proxy's that is believed.
-    #[must_use]
-    pub fn is_trusted(&self, address: IpAddr) -> bool {
-        self.trusted_proxies.contains(address)
-    }
 
     /// Whose request it is: the last address that no believed proxy stands at. What a client claims
     /// of itself stands before that, and is not looked at.
@@ -53,7 +45,7 @@ impl Quotas {
         let mut client = request.peer?;
         let fields: Vec<_> = request.headers.all_lossy("x-forwarded-for").collect();
         let mut hops = fields.iter().rev().flat_map(|field| field.rsplit(','));
-        while self.is_trusted(client)
+        while self.contains(client)
             && let Some(hop) = hops.next()
             && let Some(address) = parse_hop(hop.trim())
         {
@@ -75,12 +67,7 @@ mod tests {
     #[test]
     fn a_client_cannot_choose_its_address() {
         let trusted = ["127.0.0.0/8", "10.0.0.0/8", "2001:db8::/32"];
-        let quotas = Quotas {
-            trusted_proxies: Proxies(
-                trusted.iter().map(|text| text.parse().expect("valid")).collect(),
-            ),
-            ..Quotas::default()
-        };
+        let proxies = Proxies(trusted.iter().map(|text| text.parse().expect("valid")).collect());
         let cases: [(&str, &[&str], &str); 11] = [
             ("10.0.0.1", &["\u{fffd}, 198.51.100.7"], "198.51.100.7"),
             ("10.0.0.1", &["198.51.100.7:4711"], "198.51.100.7"),
@@ -102,7 +89,7 @@ mod tests {
                 let bytes: Vec<u8> = field.chars().map(|c| c as u8).collect();
                 request.headers.push("X-Forwarded-For", &bytes);
             }
-            let found = quotas.client(&request).map(|address| address.to_string());
+            let found = proxies.client(&request).map(|address| address.to_string());
             assert_eq!(found.as_deref(), Some(expected), "{peer} {fields:?}");
         }
     }

@@ -18,7 +18,10 @@ pub(super) fn response_of(answer: Answer) -> Response {
 
 /// A stream in the library's form.
 pub(super) fn stream_of(headers: Vec<(&'static str, String)>, reader: BodyReader) -> Response {
-    with_headers(200, headers, Body::new(StreamBody(reader)))
+    let end = reader.end();
+    let mut response = with_headers(200, headers, Body::new(StreamBody(reader)));
+    response.extensions_mut().insert(end);
+    response
 }
 
 fn with_headers(status: u16, headers: Vec<(&'static str, String)>, body: Body) -> Response {

@@ -20,10 +20,15 @@ pub(super) enum Class {
     Other,
 }
 
-pub(super) fn classify(bytes: &[u8], hub_path: &str) -> Class {
-    // The library tells HTTP/2 from HTTP/1 without a timeout; it gets what it needs at once.
+/// Whether it cannot be told yet if this is HTTP/2 or HTTP/1. The library waits for that without a
+/// timeout, so it gets what it needs at once.
+pub(super) fn is_open(bytes: &[u8]) -> bool {
     const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    if bytes.len() < HTTP2.len() && HTTP2.starts_with(bytes) || !bytes.contains(&b'\n') {
+    bytes.len() < HTTP2.len() && HTTP2.starts_with(bytes)
+}
+
+pub(super) fn classify(bytes: &[u8], hub_path: &str) -> Class {
+    if is_open(bytes) || !bytes.contains(&b'\n') {
         return unfinished(bytes);
     }
     if !bytes.starts_with(b"GET ") && !bytes.starts_with(b"POST ") {

@@ -3,25 +3,12 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
-use bytes::BytesMut;
-use hyper::service::Service as _;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::watch;
-
-use super::classify::MAX_HEAD;
-use super::direct::PATIENCE;
-use super::prefixed::Prefixed;
-use super::refused::Refused;
-use crate::accepting::stopped;
 
 /// A bound listener.
 #[derive(Debug)]
@@ -185,88 +172,7 @@ impl Bound {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer(pub(super) Option<IpAddr>);
 
-/// Serves a connection through the HTTP library, HTTP/1.1 or HTTP/2; tells what was refused before any
-/// route has seen it.
-pub(super) async fn serve_library<S>(
-    socket: S,
-    peer: Peer,
-    router: Router,
-    mut shutdown: watch::Receiver<bool>,
-) -> Option<Refused>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(30))
-        .max_buf_size(MAX_HEAD);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(1000)
-        .max_header_list_size(MAX_HEAD as u32)
-        // A peer that is gone, or never meant to speak, does not answer a ping.
-        .keep_alive_interval(Duration::from_secs(30));
-    let service = TowerToHyperService::new(router);
-    let service = hyper::service::service_fn(move |mut request: http::Request<_>| {
-        request.extensions_mut().insert(peer);
-        service.call(request)
-    });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = stopped(&mut shutdown) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    let error = result.err()?;
-    tracing::debug!(%error, "a connection broke");
-    // What the library answers itself.
-    let error = error.downcast_ref::<hyper::Error>()?;
-    match () {
-        () if error.is_parse_too_large() => Some(Refused::TooLarge),
-        () if error.is_timeout() => Some(Refused::Late),
-        () if error.is_parse() => Some(Refused::Malformed),
-        () => None,
-    }
-}
-
-/// The same for one that has said nothing yet: the library waits for its first bytes for ever.
-pub(super) async fn serve_fresh<S>(
-    mut socket: S,
-    peer: Peer,
-    router: Router,
-    mut shutdown: watch::Receiver<bool>,
-) -> Option<Refused>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let mut first = BytesMut::with_capacity(1024);
-    let read = tokio::time::timeout(PATIENCE, socket.read_buf(&mut first));
-    let read = tokio::select! {
-        read = read => read,
-        () = stopped(&mut shutdown) => return None,
-    };
-    match read {
-        Ok(Ok(count)) if count > 0 => {
-            let socket = Prefixed { prefix: first.freeze(), socket };
-            serve_library(socket, peer, router, shutdown).await
-        }
-        Ok(_) => None,
-        Err(_) => Some(Refused::Late),
-    }
-}
-
 impl Connection {
-    /// Serves the connection through the library alone.
-    pub(crate) async fn serve_library(self, router: Router, shutdown: watch::Receiver<bool>) {
-        let peer = Peer(self.peer());
-        serve_fresh(self, peer, router, shutdown).await;
-    }
-
     /// The address at its other end; `None` on a Unix socket.
     pub(crate) fn peer(&self) -> Option<IpAddr> {
         match self {
@@ -302,6 +208,15 @@ pub(crate) fn prepare_tcp(socket: &socket2::SockRef<'_>, write_timeout: Duration
     let result = result.and_then(|()| socket.set_tcp_user_timeout(Some(write_timeout)));
     if let Err(error) = result {
         tracing::debug!(%error, "a socket option could not be set");
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+        }
     }
 }
 

@@ -80,6 +80,11 @@ fn lock(addresses: &Addresses) -> MutexGuard<'_, HashMap<Source, usize>> {
     addresses.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A proxy speaks for many, and who is on this machine could be one.
+fn speaks_for_itself(quotas: &Quotas, peer: IpAddr) -> bool {
+    !peer.to_canonical().is_loopback() && !quotas.trusted_proxies.contains(peer)
+}
+
 impl Source {
     fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
@@ -111,24 +116,24 @@ impl Gate {
             return None;
         }
         let http = Counted(Arc::clone(&self.open));
-        // A proxy speaks for many, and who is on this machine could be one.
-        let speaks_for_itself =
-            |peer: &IpAddr| !peer.to_canonical().is_loopback() && !quotas.is_trusted(*peer);
-        let address = match peer.filter(speaks_for_itself) {
+        let address = match peer.filter(|peer| speaks_for_itself(quotas, *peer)) {
             Some(peer) => self.take(quotas, peer)?,
             None => None,
         };
         Some(Admission { _http: http, address })
     }
 
-    /// Counts a stream for the address that a proxy speaks for.
+    /// Counts a stream for the address that a proxy speaks for, or for one that has several streams on a
+    /// connection, which alone has been counted.
     pub(crate) fn admit_stream(
         &self,
         quotas: &Quotas,
         request: &Request,
+        is_multiplexed: bool,
     ) -> Result<Option<AddressPermit>, Answer> {
-        let Some(client) = quotas.client(request) else { return Ok(None) };
-        if Some(client) == request.peer {
+        let Some(client) = quotas.trusted_proxies.client(request) else { return Ok(None) };
+        let is_counted = !is_multiplexed || !speaks_for_itself(quotas, client);
+        if Some(client) == request.peer && is_counted {
             return Ok(None);
         }
         self.take(quotas, client).ok_or_else(Answer::too_many_connections)
@@ -142,7 +147,9 @@ impl Gate {
         now: Duration,
     ) -> Result<(), Answer> {
         let rate = quotas.publish_rate_per_address;
-        let Some(client) = quotas.client(request).filter(|_| rate > 0) else { return Ok(()) };
+        let Some(client) = quotas.trusted_proxies.client(request).filter(|_| rate > 0) else {
+            return Ok(());
+        };
         self.pace(Publisher::Address(Source::of(client)), rate, now)
     }
 
@@ -231,6 +238,28 @@ mod tests {
         drop((held, network, proxies));
         assert_eq!(gate.open.load(Ordering::Relaxed), 0);
         assert!(lock(&gate.addresses).is_empty(), "nobody is remembered");
+    }
+
+    #[test]
+    fn streams_that_share_a_connection_are_counted_each() {
+        let (gate, quotas) = (Gate::new(), quotas());
+        let stream = |peer, is_multiplexed| {
+            let request = Request { peer: address(peer), ..Request::default() };
+            gate.admit_stream(&quotas, &request, is_multiplexed)
+        };
+        let (_connection, first) =
+            (gate.admit(&quotas, address("192.0.2.1")), stream("192.0.2.1", true));
+        assert!(first.is_ok_and(|permit| permit.is_some()));
+        let _second = stream("192.0.2.1", true).expect("the first is over");
+        assert!(stream("192.0.2.1", true).is_err_and(|answer| answer.status == 429));
+        assert!(
+            stream("192.0.2.1", false).is_ok_and(|permit| permit.is_none()),
+            "it is its connection"
+        );
+        assert!(
+            stream("127.0.0.1", true).is_ok_and(|permit| permit.is_none()),
+            "it could be a proxy"
+        );
     }
 
     #[test]

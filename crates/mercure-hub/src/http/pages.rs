@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use axum::routing::get;
@@ -65,10 +66,13 @@ async fn index(State(site): State<Arc<Site>>) -> Response {
 
 async fn file(Path(name): Path<String>) -> Response {
     let found = FILES.iter().find(|(file, ..)| *file == name);
-    response_of(match found {
-        Some((_, media_type, content)) => page_of(media_type, (*content).to_owned()),
-        None => Answer::text(404, "the debugger has no such file\n"),
-    })
+    let Some((_, media_type, content)) = found else {
+        return response_of(Answer::text(404, "the debugger has no such file\n"));
+    };
+    let mut response = response_of(page_of(media_type, String::new()));
+    // Not a copy for everybody who asks.
+    *response.body_mut() = Body::from(*content);
+    response
 }
 
 /// A token for everything, where the hub is a playground.

@@ -121,8 +121,16 @@ async fn metadata(State(site): State<Arc<Site>>, request: Request) -> Response {
 async fn subscribe(site: &Site, request: Request) -> Response {
     let (head, _) = request.into_parts();
     let (request, terms) = (request_of(&head), site.terms());
-    respond(site.subscribe(&request).await, &terms.service)
+    respond(site.subscribe(&request, is_multiplexed(&head)).await, &terms.service)
 }
+
+/// Whether a connection may carry several streams.
+fn is_multiplexed(head: &http::request::Parts) -> bool {
+    head.version == http::Version::HTTP_2
+}
+
+/// Longest form of a subscription, in bytes: it is read before anybody has shown a token.
+const MAX_QUERY: usize = 256 * 1024;
 
 /// A subscription whose parameters are in the body (RFC 10008).
 async fn query(site: &Site, request: Request) -> Response {
@@ -130,10 +138,10 @@ async fn query(site: &Site, request: Request) -> Response {
     let (mut request, terms) = (request_of(&head), site.terms());
     let (service, policy) = (&terms.service, &terms.policy);
     let mut refusal = match request.is_form() {
-        true => match read(body, service.max_request_body).await {
+        true => match read(body, service.max_request_body.min(MAX_QUERY)).await {
             Ok(form) => {
                 request.form = form.into();
-                return respond(site.subscribe(&request).await, service);
+                return respond(site.subscribe(&request, is_multiplexed(&head)).await, service);
             }
             Err(refusal) => refusal,
         },
@@ -145,16 +153,16 @@ async fn query(site: &Site, request: Request) -> Response {
 
 async fn publish(site: &Site, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    response_of(publication(site, &request_of(&head), body).await.unwrap_or_else(|refusal| refusal))
+    response_of(publication(site, &head, body).await.unwrap_or_else(|refusal| refusal))
 }
 
 /// Judges the credentials before anything of the body is kept.
 async fn publication(
     site: &Site,
-    request: &api::Request,
+    head: &http::request::Parts,
     body: axum::body::Body,
 ) -> Result<Answer, Answer> {
-    let terms = site.terms();
+    let (request, terms) = (&request_of(head), site.terms());
     let (service, policy) = (&terms.service, &terms.policy);
     let principal = match site.publisher(&terms, request).await {
         Ok(principal) => principal,
@@ -198,6 +206,10 @@ async fn drain(body: axum::body::Body) {
 }
 
 async fn read(body: axum::body::Body, limit: usize) -> Result<Bytes, Answer> {
+    // What is said to be too long is not waited for.
+    if http_body::Body::size_hint(&body).lower() > limit as u64 {
+        return Err(Answer::body_too_large(limit));
+    }
     let body = Limited::new(body, limit).collect();
     match tokio::time::timeout(BODY_TIMEOUT, body).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),

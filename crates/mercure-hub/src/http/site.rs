@@ -1,4 +1,5 @@
 use std::net::IpAddr;
+use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -6,9 +7,10 @@ use axum::Router;
 use mercure_protocol::Principal;
 use tokio::sync::watch;
 
-use super::connection::{Connection, Peer, serve_fresh, serve_library};
+use super::connection::{Connection, Peer};
 use super::direct::{Conversation, PATIENCE, Rest};
 use super::gate::{Admission, Gate};
+use super::library::{Serving, serve, serve_fresh};
 use super::pages::Pages;
 use super::prefixed::Prefixed;
 use super::proxy;
@@ -31,6 +33,18 @@ pub(crate) struct Site {
     /// What people look at, if anything.
     pub(crate) pages: Option<Pages>,
     pub(crate) gate: Gate,
+    /// Clients' connections have lower descriptors than this.
+    most_open: RawFd,
+}
+
+/// How many files may be open that are no clients' connections, if so many may be at all.
+const OTHERS: u64 = 64;
+
+/// Where clients' connections end.
+fn most_open() -> RawFd {
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let most = most.unwrap_or(u64::MAX);
+    RawFd::try_from(most - OTHERS.min(most / 4)).unwrap_or(RawFd::MAX)
 }
 
 /// What requests are served by: replaced as a whole, so that each is judged by one configuration.
@@ -58,6 +72,7 @@ impl Site {
             proxy_protocol,
             pages,
             gate: Gate::new(),
+            most_open: most_open(),
         }
     }
 
@@ -72,9 +87,13 @@ impl Site {
     }
 
     /// Serves a subscription request up to the point where the stream begins.
-    pub(super) async fn subscribe(&self, request: &Request) -> Result<Accepted, Answer> {
+    pub(super) async fn subscribe(
+        &self,
+        request: &Request,
+        is_multiplexed: bool,
+    ) -> Result<Accepted, Answer> {
         let terms = self.terms();
-        let counted = self.gate.admit_stream(&terms.quotas, request)?;
+        let counted = self.gate.admit_stream(&terms.quotas, request, is_multiplexed)?;
         let mut accepted = api::subscribe(&terms.service, &terms.policy, request, None).await?;
         if let Some(counted) = counted {
             accepted.hold(Box::new(counted));
@@ -107,15 +126,19 @@ impl Site {
         connection: &mut Connection,
         shutdown: &watch::Receiver<bool>,
     ) -> Option<Option<IpAddr>> {
+        if self.is_full(connection) {
+            return None;
+        }
         let (peer, quotas) = (connection.peer(), &self.terms().quotas);
-        if !self.proxy_protocol || peer.is_some_and(|peer| !quotas.is_trusted(peer)) {
+        if !self.proxy_protocol || peer.is_some_and(|peer| !quotas.trusted_proxies.contains(peer)) {
             return Some(peer);
         }
         // It counts while it says nothing, too.
         let _admission = self.gate.admit(quotas, None)?;
         let reading = tokio::time::timeout(PATIENCE, proxy::read(connection));
         let refused = match unless(shutdown, reading).await? {
-            Ok(Ok(client)) => return Some(client.or(peer)),
+            // Whom it does not name is nobody's word to believe, least of all the client's own.
+            Ok(Ok(client)) => return Some(client),
             Ok(Err(_)) => Refused::Malformed,
             Err(_) => Refused::Late,
         };
@@ -131,6 +154,27 @@ impl Site {
             connection.turn_away();
         }
         admission
+    }
+
+    /// Whether so many files are open that the log and the operator would get none. The kernel gives each
+    /// the lowest number that is free.
+    fn is_full(&self, connection: &Connection) -> bool {
+        let is_full = connection.as_fd().as_raw_fd() >= self.most_open;
+        if is_full {
+            self.gate.refusals.count(Refused::Connections);
+            connection.turn_away();
+        }
+        is_full
+    }
+
+    /// What the library serves a connection with.
+    fn serving(
+        &self,
+        peer: Option<IpAddr>,
+        router: Router,
+        shutdown: watch::Receiver<bool>,
+    ) -> Serving {
+        Serving { peer: Peer(peer), router, shutdown, write_timeout: self.write_timeout }
     }
 
     /// Serves one connection of the public listeners until it ends.
@@ -149,9 +193,8 @@ impl Site {
         match Box::pin(conversation.serve()).await {
             Ok(Rest::Nothing) => {}
             Ok(Rest::Request(prefix, socket, _admission)) => {
-                let peer = Peer(peer);
                 let socket = Prefixed { prefix, socket };
-                self.count(Box::pin(serve_library(socket, peer, router, shutdown)).await);
+                self.count(Box::pin(serve(socket, self.serving(peer, router, shutdown))).await);
             }
             Err(error) => tracing::debug!(%error, "a connection broke"),
         }
@@ -167,8 +210,8 @@ impl Site {
         let Some(peer) = self.meet(&mut connection, &shutdown).await else { return };
         let Some(_admission) = self.admit(&connection, peer) else { return };
         connection.prepare(self.write_timeout);
-        let peer = Peer(peer);
-        self.count(Box::pin(serve_fresh(connection, peer, router, shutdown)).await);
+        let serving = self.serving(peer, router, shutdown);
+        self.count(Box::pin(serve_fresh(connection, serving)).await);
     }
 
     /// The same over TLS, if there are certificates.
@@ -189,7 +232,7 @@ impl Site {
         match shaken {
             Ok(None) => {}
             Ok(Some(stream)) => {
-                self.count(serve_fresh(stream, Peer(peer), router, shutdown).await);
+                self.count(serve_fresh(stream, self.serving(peer, router, shutdown)).await);
             }
             Err(error) => {
                 self.gate.refusals.count(Refused::Handshake);

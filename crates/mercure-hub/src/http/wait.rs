@@ -14,7 +14,7 @@ pub(super) struct Wait {
 }
 
 struct Timers {
-    /// May be due earlier than the wait: it is set on only then.
+    /// May be due earlier than the wait: it is set on only then. Never later.
     sleep: Pin<Box<Sleep>>,
     stopped: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
@@ -44,6 +44,9 @@ impl Wait {
         let stops = !has_begun;
         if stops && (*self.stop.borrow() || timers.stopped.as_mut().poll(cx).is_ready()) {
             return Poll::Ready(());
+        }
+        if timers.sleep.deadline() > deadline {
+            timers.sleep.as_mut().reset(deadline);
         }
         while timers.sleep.as_mut().poll(cx).is_ready() {
             if timers.sleep.deadline() >= deadline {
