@@ -39,14 +39,17 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let mut connections = JoinSet::new();
-    let mut check = tokio::time::interval(CHECK);
+    let (mut check, mut is_told) = (tokio::time::interval(CHECK), false);
     loop {
         tokio::select! {
             () = stopped(&mut stopping) => return Stopped { bound, connections },
-            _ = check.tick(), if watch == Watch::Yes => if !bound.is_in_place() {
-                tracing::error!("the file of a socket is gone");
-                return Stopped { bound, connections };
-            },
+            _ = check.tick() => {
+                is_told = false;
+                if watch == Watch::Yes && !bound.is_in_place() {
+                    tracing::error!("the file of a socket is gone");
+                    return Stopped { bound, connections };
+                }
+            }
             Some(_) = connections.join_next() => {}
             accepted = bound.accept() => match accepted {
                 Ok(connection) => {
@@ -54,7 +57,9 @@ where
                 }
                 Err(error) => {
                     // Out of descriptors, most likely: wait for some to come back.
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    if !std::mem::replace(&mut is_told, true) {
+                        tracing::warn!(%error, "a connection could not be accepted");
+                    }
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             },

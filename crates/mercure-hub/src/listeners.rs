@@ -47,10 +47,6 @@ impl Listeners {
         let (mut public, mut redirect) = (Vec::new(), Vec::new());
         for listen in &config.listen {
             public.extend(bind(listen, "--listen", bound).await?);
-            let is_secure = matches!(listen, Listen::Tcp(_) | Listen::Systemd);
-            if !(is_secure && config.certificates.is_some()) {
-                warn_of_plain_http(listen);
-            }
         }
         for listen in &config.redirect_listen {
             redirect.extend(bind(listen, "--redirect-listen", bound).await?);
@@ -143,22 +139,6 @@ fn passed() -> anyhow::Result<Vec<Bound>> {
          and was the service started by it?"
     );
     Ok(bound)
-}
-
-/// Tokens must travel encrypted (section "Presenting the Access Token").
-fn warn_of_plain_http(listen: &Listen) {
-    let (Listen::Tcp(address) | Listen::Plain(address)) = listen else { return };
-    let host = address.rsplit_once(':').map_or("", |(host, _)| host);
-    let host = host.trim_matches(['[', ']']);
-    let is_local = host == "localhost"
-        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-    if !is_local {
-        tracing::warn!(
-            address,
-            "plain HTTP is served beyond this machine: tokens must travel over HTTPS, so \
-             configure a certificate (tls_cert or acme_domains), or put a proxy that speaks TLS in front"
-        );
-    }
 }
 
 fn explain(listen: &Listen, error: &io::Error, flag: &str) -> anyhow::Error {

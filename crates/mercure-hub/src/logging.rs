@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal as _, Write};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::broadcast;
 use tracing_subscriber::EnvFilter;
@@ -74,6 +76,40 @@ fn filter(level: &str) -> EnvFilter {
     EnvFilter::new(format!("warn,async_nats=off,{ours}"))
 }
 
+/// Lets so many lines of one kind through in a second: who floods a hub does not flood its log.
+#[derive(Debug)]
+pub(crate) struct Throttle(Mutex<Passed>);
+
+#[derive(Debug)]
+struct Passed {
+    /// Of the clock, rounded down.
+    second: u64,
+    lines: u32,
+    left_out: u64,
+}
+
+impl Throttle {
+    const LINES: u32 = 10;
+
+    pub(crate) const fn new() -> Self {
+        Self(Mutex::new(Passed { second: 0, lines: 0, left_out: 0 }))
+    }
+
+    /// Whether another line may be written, and how many before it were not.
+    pub(crate) fn pass(&self, now: Duration) -> Option<u64> {
+        let mut passed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if passed.second != now.as_secs() {
+            (passed.second, passed.lines) = (now.as_secs(), 0);
+        }
+        if passed.lines == Self::LINES {
+            passed.left_out += 1;
+            return None;
+        }
+        passed.lines += 1;
+        Some(std::mem::take(&mut passed.left_out))
+    }
+}
+
 /// Writes to standard error, and tells each line to those who listen.
 #[derive(Debug, Clone)]
 struct Tee(Lines);
@@ -97,5 +133,19 @@ impl Write for Tee {
 
     fn flush(&mut self) -> io::Result<()> {
         io::stderr().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_leaves_some_lines_and_how_many_more_there_were() {
+        let throttle = Throttle::new();
+        let passed = (0..1000).filter(|_| throttle.pass(Duration::from_millis(5500)) == Some(0));
+        assert_eq!(passed.count(), 10);
+        assert_eq!(throttle.pass(Duration::from_secs(6)), Some(990));
+        assert_eq!(throttle.pass(Duration::from_secs(6)), Some(0));
     }
 }

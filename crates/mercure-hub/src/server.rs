@@ -8,6 +8,7 @@ use futures_util::future::FusedFuture as _;
 use mercure_engine::{Clock, Handover, Hub, Options};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tracing::Instrument as _;
 
 use crate::accepting::{Stopped, Watch, accept_all, end_of};
 use crate::api::Service;
@@ -251,5 +252,8 @@ async fn start_hub(config: &Config, from: Handover) -> anyhow::Result<Arc<Hub>> 
         lease: config.lease,
         ..Options::new(config.hub_url.clone()).within(&config.retention)
     };
-    Hub::start(transport, options, clock).await.context("starting the hub")
+    let place = mercure_transports::place(&config.transport);
+    let span = tracing::error_span!("transport", place);
+    let starting = Hub::start(transport, options, clock).instrument(span);
+    starting.await.with_context(|| format!("starting the hub on {place}"))
 }

@@ -82,6 +82,12 @@ pub enum Upgraded {
 /// If the other program failed halfway, and this one cannot go on either.
 pub async fn upgrade(server: Server, program: &Path) -> anyhow::Result<Upgraded> {
     tracing::info!(program = %program.display(), "another program is to take this one's place");
+    if std::process::id() == 1 {
+        let error = anyhow::anyhow!(
+            "process 1 cannot give its place to another: its container ends with it; start a new container"
+        );
+        return Ok(Upgraded::Not(Box::new(server), error));
+    }
     // What keeps it from ending is found out before it begins.
     let head = match server.hub.head().await.context("asking the log where it stands") {
         Ok(head) => head,
@@ -211,6 +217,8 @@ impl Server {
         self.stop.send_replace(true);
         take_doors(&mut self.answering, &mut doors, &mut connections).await;
         self.hub.refuse_updates().await;
+        // What was accepted in the meantime may have been the first of all, or have driven the last one out.
+        let head = self.hub.head().await.unwrap_or(head);
         let departing = std::sync::Arc::clone(&self.hub);
         let streams = tokio::task::spawn_blocking(move || departing.depart()).await?;
         self.hub.fall_silent().await;
@@ -291,8 +299,13 @@ impl Predecessor {
     /// Why that is not possible; then the other one goes on.
     pub async fn succeed(self, config: Config) -> anyhow::Result<Server> {
         let from = self.0.try_clone()?;
-        let url = config.hub_url.clone();
+        let (url, trust) = (config.hub_url.clone(), config.policy.trust.clone());
         let receiving = move || {
+            // The program before has them, and would be missed.
+            for keys in trust.fetched() {
+                let of = || format!("fetching the keys of {}", keys.source());
+                keys.fetch().with_context(of)?;
+            }
             send(&from, ABLE, &[])?;
             Receiver { from, messages: Messages::default() }.server_estate(url)
         };

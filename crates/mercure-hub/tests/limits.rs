@@ -219,9 +219,12 @@ impl Drop for Elsewhere {
 /// Keeps everything busy that somebody without a token can keep busy.
 fn abuse(address: &str, times: usize) -> Elsewhere {
     let abuse = Elsewhere::new();
-    for _ in 0..times {
+    for number in 0..times {
         let address = address.to_owned();
+        let later = Duration::from_secs(1) * u32::try_from(number).expect("few") / 2000;
         abuse.spawn(async move {
+            // So many clients have no common beat.
+            tokio::time::sleep(later).await;
             // A head that never ends, byte by byte.
             let Ok(mut slow) = Wire::connect(&address).await else { return };
             while slow.write("G").await.is_ok() {
@@ -252,8 +255,8 @@ fn abuse(address: &str, times: usize) -> Elsewhere {
                     attempts.fetch_add(1, Ordering::Relaxed);
                     let _ = wire.write(&request).await;
                     let _ = wire.until("\r\n\r\n").await;
-                    // Kept for a moment, so that several are there at once.
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    // Kept for a moment, so that several are there at once, without a common beat.
+                    tokio::time::sleep(Duration::from_millis(fastrand::u64(10..=30))).await;
                 }
             }
         });

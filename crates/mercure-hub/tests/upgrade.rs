@@ -172,6 +172,9 @@ async fn a_program_that_fails_before_or_halfway_changes_nothing() {
     // It cannot open what it is to serve, which it learns after it was given everything.
     std::fs::write(&file, "redirect_listen = [\"192.0.2.1:1\"]\nacme_domains = [\"hub.example\"]\nacme_cache = \"/nowhere/at/all\"")
         .expect("write");
+    // Nor does this one open it, which has heard of it.
+    node.process.signal("HUP");
+    says(&node, "take effect after a restart only").await;
     node.process.signal("USR2");
     says(&node, "the new program failed").await;
     let mut wire = Wire::connect(&node.address()).await.expect("connect");
@@ -181,6 +184,22 @@ async fn a_program_that_fails_before_or_halfway_changes_nothing() {
     let opened = Stream::open(&node.address(), "topic=t", &reader(&["*"]), "earliest").await;
     let mut stream = opened.expect("connect").expect("no gap");
     assert_eq!(stream.next().await.expect("an event").data, "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_event_of_all_may_come_meanwhile() {
+    let node = Node::start("memory://", &["--history-size=1", "--max-connection-age=0s"]);
+    let opened = Stream::open(&node.address(), "topic=t", &reader(&["*"]), "").await;
+    let mut stream = opened.expect("connect").expect("no gap");
+    node.process.signal("USR2");
+    says(&node, "take this one's place").await;
+    let mut wire = Wire::connect(&node.address()).await.expect("connect");
+    assert!(publish(&mut wire, &publisher(), "topic=t&data=1").await.expect("an answer"));
+    assert_eq!(stream.next().await.expect("an event").data, "1");
+    let _heir = Heir::of(&node, 1).await;
+    let mut wire = Wire::connect(&node.address()).await.expect("connect");
+    assert!(publish(&mut wire, &publisher(), "topic=t&data=2").await.expect("an answer"));
+    assert_eq!(stream.next().await.expect("the same stream").data, "2");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -245,4 +264,22 @@ async fn a_root_without_proc_is_enough_for_a_hub_and_for_its_successor() {
     assert!(publish(&mut wire, &publisher(), "topic=t&data=x").await.expect("an answer"));
     heir.signal(Signal::TERM);
     assert!(ends(heir.0).await, "{}", node.words());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_process_of_a_container_stays() {
+    let alone = ["unshare", "--pid", "--fork", "--kill-child"];
+    let probe = std::process::Command::new(alone[0]).args(&alone[1..]).arg("true").status();
+    if !probe.is_ok_and(|status| status.success()) {
+        eprintln!("no process namespaces for this user: the first process of one is not tested");
+        return;
+    }
+    let node = Node::start_under(&alone, "memory://", &[]);
+    let parent = node.process.id();
+    let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+    let first = children.expect("a list").trim().parse().ok().and_then(Pid::from_raw);
+    kill_process(first.expect("the hub"), Signal::USR2).expect("it lives");
+    says(&node, "start a new container").await;
+    let mut wire = Wire::connect(&node.address()).await.expect("connect");
+    assert!(publish(&mut wire, &publisher(), "topic=t&data=x").await.expect("an answer"));
 }

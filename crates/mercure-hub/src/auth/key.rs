@@ -30,7 +30,11 @@ pub struct Key {
 
 /// Keys of one issuer for one role.
 #[derive(Debug, Clone, Default)]
-pub struct KeySet(Vec<Key>);
+pub struct KeySet {
+    keys: Vec<Key>,
+    /// Whether it is a shared secret as it was written.
+    is_secret: bool,
+}
 
 /// Why no key could be made. Never quotes the key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -76,15 +80,25 @@ impl KeySet {
         if trimmed.starts_with("-----BEGIN ") {
             return Self::pem(trimmed, allowed);
         }
-        if trimmed.starts_with('{') && trimmed.contains("\"kty\"") {
+        let is_json = ["\"kty\"", "\"keys\""].iter().any(|name| trimmed.contains(name));
+        if trimmed.starts_with('{') && is_json {
             let keys = Self::json(trimmed.as_bytes(), allowed)?;
             let reason = "holds no key that can be used with the configured algorithms";
-            return match keys.0.is_empty() {
+            return match keys.keys.is_empty() {
                 true => Err(KeyError::Unreadable(reason.to_owned())),
                 false => Ok(keys),
             };
         }
         Self::secret(text.as_bytes(), allowed)
+    }
+
+    fn of(keys: Vec<Key>) -> Self {
+        Self { keys, is_secret: false }
+    }
+
+    /// Whether it is a shared secret as it was written.
+    pub(crate) fn is_secret(&self) -> bool {
+        self.is_secret
     }
 
     /// A shared secret, for HMAC algorithms.
@@ -96,7 +110,7 @@ impl KeySet {
             return Err(KeyError::Empty);
         }
         let key = Key::new(None, &HMAC, DecodingKey::from_secret(secret), allowed)?;
-        Ok(Self(vec![key]))
+        Ok(Self { keys: vec![key], is_secret: true })
     }
 
     /// A JWK, or those keys of a JWK Set that can be used (RFC 7517); there may be none.
@@ -106,7 +120,7 @@ impl KeySet {
             serde_json::from_slice(document).map_err(|_| unreadable("JSON document"))?;
         if value.get("keys").is_none() {
             let jwk = serde_json::from_value(value).map_err(|_| unreadable("JWK"))?;
-            return Ok(Self(vec![Key::from_jwk(&jwk, allowed)?]));
+            return Ok(Self::of(vec![Key::from_jwk(&jwk, allowed)?]));
         }
         // Keys of a kind that is not known are passed over (RFC 7517, section 5).
         let set: JwkSet = serde_json::from_value(value).map_err(|_| unreadable("JWK Set"))?;
@@ -114,7 +128,7 @@ impl KeySet {
             return Err(KeyError::Unreadable(format!("holds more than {MAX_KEYS} keys")));
         }
         let keys = set.keys.iter().filter_map(|jwk| Key::from_jwk(jwk, allowed).ok());
-        Ok(Self(keys.collect()))
+        Ok(Self::of(keys.collect()))
     }
 
     /// A set that was fetched; one without usable keys revokes all. Symmetric keys do not count:
@@ -141,7 +155,7 @@ impl KeySet {
             let reason = "is PEM, but not of an RSA, P-256, P-384 or Ed25519 public key";
             return Err(KeyError::Unreadable(reason.to_owned()));
         };
-        Ok(Self(vec![Key::new(None, fits, decoding, allowed)?]))
+        Ok(Self::of(vec![Key::new(None, fits, decoding, allowed)?]))
     }
 
     /// The keys that may have signed a token with this header: those that its `kid` names or, if
@@ -149,13 +163,13 @@ impl KeySet {
     pub(super) fn candidates(&self, header: &Header) -> Vec<&Key> {
         let fits = |key: &&Key| key.algorithms.contains(&header.alg);
         let Some(id) = &header.kid else {
-            return self.0.iter().filter(fits).collect();
+            return self.keys.iter().filter(fits).collect();
         };
         let named = |key: &&Key| key.id.as_ref() == Some(id);
-        if self.0.iter().any(|key| named(&key)) {
-            return self.0.iter().filter(named).filter(fits).collect();
+        if self.keys.iter().any(|key| named(&key)) {
+            return self.keys.iter().filter(named).filter(fits).collect();
         }
-        self.0.iter().filter(|key| key.id.is_none()).filter(fits).collect()
+        self.keys.iter().filter(|key| key.id.is_none()).filter(fits).collect()
     }
 }
 

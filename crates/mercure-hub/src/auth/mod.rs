@@ -27,6 +27,7 @@ use self::token::{Rejection, Setting, check_place};
 use self::verified::Verified;
 pub use self::verified::VerifiedTokens;
 use crate::api::{Answer, Origins, Proxies, Request};
+use crate::logging::Throttle;
 
 /// The rules by which requests are authorized.
 #[derive(Debug, Clone)]
@@ -175,7 +176,7 @@ impl Policy {
             return Err(Refusal::CrossOrigin);
         }
         let setting = Setting { policy: self, role: Role::Publisher, hub, limits, clock };
-        self.verify(&setting, &presented).await
+        self.verify(&setting, &presented, request).await
     }
 
     /// Identifies a subscriber; without a token it is anonymous.
@@ -194,7 +195,7 @@ impl Policy {
             None => Ok(Principal::Anonymous),
             Some(presented) => {
                 let setting = Setting { policy: self, role: Role::Subscriber, hub, limits, clock };
-                self.verify(&setting, &presented).await
+                self.verify(&setting, &presented, request).await
             }
         }
     }
@@ -203,6 +204,7 @@ impl Policy {
         &self,
         setting: &Setting<'_>,
         presented: &Presented<'_>,
+        request: &Request,
     ) -> Result<Principal, Refusal> {
         let verified = match self.remembered(setting, presented.token) {
             Some(verified) => Ok(verified),
@@ -212,8 +214,7 @@ impl Policy {
             .and_then(|verified| check_place(presented, &verified).map(|()| verified))
             .map_err(|reason| {
                 // The reason is for the operator; the client learns only that it is not valid.
-                let reason = readable(&reason.to_string());
-                tracing::info!(role = setting.role.name(), reason, "a token was refused");
+                self.tell(setting, request, &reason);
                 Refusal::Invalid
             })?;
         Ok(Principal::Granted {
@@ -222,6 +223,18 @@ impl Policy {
             client: Some(verified.client),
             spoken: verified.spoken,
         })
+    }
+
+    /// Says why a token is refused, and whose it was.
+    fn tell(&self, setting: &Setting<'_>, request: &Request, reason: &Rejection) {
+        static REFUSED: Throttle = Throttle::new();
+        let Some(left_out) = REFUSED.pass(setting.clock.now()) else { return };
+        let (role, reason) = (setting.role.name(), readable(&reason.to_string()));
+        let client = self.trusted_proxies.client(request).map(tracing::field::display);
+        tracing::info!(client, role, reason, "a token was refused");
+        if left_out > 0 {
+            tracing::info!("{left_out} refusals of tokens before that one were left out");
+        }
     }
 
     /// A token that was verified before and is still good.

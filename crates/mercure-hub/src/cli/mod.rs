@@ -46,8 +46,10 @@ pub(crate) fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nobody may be listening any more.
-            let _ = writeln!(std::io::stderr(), "mercure-hub: {error:#}");
+            if !error.is::<Told>() {
+                // Nobody may be listening any more.
+                let _ = writeln!(std::io::stderr(), "mercure-hub: {error:#}");
+            }
             if error.is::<AlreadyRunning>() {
                 ExitCode::from(ALREADY_RUNNING)
             } else if error.is::<ConfigErrors>() || error.is::<Usage>() {
@@ -58,6 +60,11 @@ pub(crate) fn main() -> ExitCode {
         }
     }
 }
+
+/// The log has said it already.
+#[derive(Debug, thiserror::Error)]
+#[error("see the log")]
+struct Told;
 
 /// The command line asks for something that cannot be.
 #[derive(Debug, thiserror::Error)]
@@ -159,6 +166,14 @@ where
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+/// Lets this process open as many files and connections as it may at all; how many that are.
+fn raise_open_files() -> std::io::Result<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let most = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })?;
+    Ok(most.unwrap_or(u64::MAX))
 }
 
 type Stop = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;

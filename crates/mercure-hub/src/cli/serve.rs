@@ -7,15 +7,19 @@ use mercure_hub::config::Config;
 use mercure_hub::logging::{self, LevelHandle};
 use mercure_hub::tls::Certificates;
 use mercure_hub::{Listeners, Predecessor, Server, Upgraded, upgrade};
+use mercure_protocol::Protocol;
 
 use super::manager;
 use super::signals::{Signal, Signals};
-use super::{layers, runtime};
+use super::{Told, layers, raise_open_files, runtime};
 
 /// Runs the hub until it is told to stop.
 pub(super) fn serve(matches: &ArgMatches) -> anyhow::Result<()> {
     let config = Config::parse(&layers(matches)?)?;
-    let level = logging::init(config.log_json, &config.log_level);
+    let is_json = config.log_json;
+    let level = logging::init(is_json, &config.log_level);
+    tell_advice(&config);
+    check_open_files(&config)?;
     // Before another file may be at its place. Where there is no /proc, by the name it was called by.
     let name = || std::env::args_os().next().unwrap_or_default().into();
     let program = std::env::current_exe().unwrap_or_else(|_| name());
@@ -62,7 +66,14 @@ pub(super) fn serve(matches: &ArgMatches) -> anyhow::Result<()> {
     });
     // A thread that still waits, as for a name server, holds up nobody who is in a hurry.
     runtime.shutdown_timeout(Duration::from_secs(1));
-    served
+    match served {
+        // Programs read this log, and nothing that is written beside it.
+        Err(error) if is_json => {
+            tracing::error!("{error:#}");
+            Err(Told.into())
+        }
+        served => served,
+    }
 }
 
 /// Serves at its own listeners, or in the place of the program that has started this one.
@@ -83,6 +94,26 @@ async fn start(config: Config) -> anyhow::Result<Server> {
     Server::start(config, listeners).await
 }
 
+/// As many connections as this user may open are fewer than the configuration allows, at times.
+fn check_open_files(config: &Config) -> std::io::Result<()> {
+    let most = raise_open_files()?;
+    if (config.max_connections as u64).saturating_add(config.quotas.http_connections as u64) > most
+    {
+        tracing::warn!(
+            "this process may open {most} files, so fewer connections than max_connections and \
+             max_http_connections allow: raise it (LimitNOFILE= of the unit, ulimit -n)"
+        );
+    }
+    Ok(())
+}
+
+/// What is valid, and most likely not wanted.
+fn tell_advice(config: &Config) {
+    for line in &config.advice {
+        tracing::warn!("{line}");
+    }
+}
+
 /// Where people can look at the hub, and what that may mean.
 fn tell_of_pages(config: &Config) {
     let url = format!("{}/ui/", config.hub_url.as_str());
@@ -100,6 +131,7 @@ fn tell_of_pages(config: &Config) {
 fn reload(matches: &ArgMatches, server: &mut Server, level: &LevelHandle) {
     let read = layers(matches).and_then(|layers| Ok(Config::parse(&layers)?));
     let result = read.and_then(|config| {
+        tell_advice(&config);
         let name = config.log_level.clone();
         let later = server.reload(config).map_err(anyhow::Error::msg)?;
         level.set(&name);
@@ -129,7 +161,7 @@ pub(super) fn check_config(matches: &ArgMatches) -> anyhow::Result<()> {
         "The configuration is valid.\n\
          listens on           {listen}\n\
          hub URL              {}\n\
-         protocol             {:?}\n\
+         protocol             {}\n\
          publisher keys       {}\n\
          subscriber keys      {}\n\
          anonymous            {}\n\
@@ -139,7 +171,11 @@ pub(super) fn check_config(matches: &ArgMatches) -> anyhow::Result<()> {
          transport            {}\n\
          TLS                  {}\n",
         config.hub_url.as_str(),
-        policy.protocol,
+        match policy.protocol {
+            Protocol::Both => "both",
+            Protocol::V1 => "1.0",
+            Protocol::V0 => "0.x",
+        },
         sources(&policy.trust, |roles| roles.publisher.as_ref()),
         sources(&policy.trust, |roles| roles.subscriber.as_ref()),
         policy.anonymous,
@@ -149,12 +185,17 @@ pub(super) fn check_config(matches: &ArgMatches) -> anyhow::Result<()> {
         config.transport.split_once("://").map_or("", |(scheme, _)| scheme),
         match &config.certificates {
             None => "no".to_owned(),
-            Some(Certificates::Files(_)) => "certificate from files".to_owned(),
+            Some(Certificates::Files(files)) => {
+                format!("certificate from files, until {}", files.expiry())
+            }
             Some(Certificates::Acme(acme)) => {
                 format!("certificate for {} from {}", acme.domains.join(" "), acme.directory)
             }
         },
     )?;
+    for line in &config.advice {
+        writeln!(std::io::stdout(), "advice: {line}")?;
+    }
     Ok(())
 }
 

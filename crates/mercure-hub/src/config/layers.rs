@@ -34,6 +34,8 @@ pub struct Layers {
     /// The `[[issuer]]` blocks of the file.
     issuers: Vec<toml::Table>,
     errors: Vec<String>,
+    /// The file is no TOML.
+    is_file_lost: bool,
 }
 
 impl Layers {
@@ -46,6 +48,7 @@ impl Layers {
                 let line = error.span().map(|span| 1 + text[..span.start].matches('\n').count());
                 let line = line.map_or(String::new(), |line| format!(", line {line}"));
                 self.errors.push(format!("the file is not valid TOML{line}: {}", error.message()));
+                self.is_file_lost = true;
                 return;
             }
         };
@@ -58,6 +61,10 @@ impl Layers {
                 self.unknown(&key, |setting| setting.name.to_owned());
                 continue;
             };
+            if setting.value == "KEY" && !value.is_str() {
+                self.errors.push(format!("{key}: needs a text in quotes"));
+                continue;
+            }
             match texts(&value) {
                 Some(values) if values.len() == 1 || setting.is_list() => {
                     self.set(setting, values, key);
@@ -113,6 +120,10 @@ impl Layers {
         }
         let values = values.iter().flat_map(|value| split(setting, value)).collect();
         self.set(setting, values, spelling);
+    }
+
+    pub(super) fn is_file_lost(&self) -> bool {
+        self.is_file_lost
     }
 
     pub(super) fn get(&self, setting: &Setting) -> Option<&Raw> {

@@ -4,8 +4,10 @@
 //! the error messages all come from it. Parsing is a function of what was read, and reports every
 //! error at once, before anything is opened.
 
+mod advice;
 mod layers;
 mod listen;
+mod reload;
 mod schema;
 mod tls;
 mod trust;
@@ -100,6 +102,8 @@ pub struct Config {
     pub log_json: bool,
     /// Which log lines are written.
     pub log_level: String,
+    /// What is valid, and most likely not wanted; one line each.
+    pub advice: Vec<String>,
     /// Every setting's values as they were written, or its default.
     values: BTreeMap<&'static str, Vec<String>>,
 }
@@ -133,7 +137,8 @@ impl Config {
         let policy = policy(&mut read, &public_url, &hub_url, playground.as_ref());
         let transport = read.one("transport", parse_transport);
         let quotas = quotas(&mut read);
-        let config = Self {
+        let mut config = Self {
+            advice: Vec::new(),
             subscriptions: read.flag("subscriptions") || playground.is_some(),
             heartbeat: read.duration("heartbeat"),
             retry: read.duration("retry"),
@@ -171,7 +176,27 @@ impl Config {
             quotas,
             transport,
         };
+        config.check_places(&mut read);
+        config.advice = config.advise(&read);
         read.finish().map(|()| config)
+    }
+
+    /// Every address once, and one at least for clients.
+    fn check_places(&self, read: &mut Reader<'_>) {
+        if self.listen.is_empty() && read.error_count() == 0 {
+            read.error("listen", "needs an address, as in 127.0.0.1:5500");
+        }
+        let all = self.listen.iter().chain(&self.redirect_listen).chain(&self.ops_listen);
+        let names: Vec<_> = all.map(ToString::to_string).collect();
+        for (at, name) in names.iter().enumerate() {
+            // Port 0 is another one each time.
+            let is_chosen = self.ops_is_chosen || at + 1 < names.len() || self.ops_listen.is_none();
+            if names[..at].contains(name) && !name.ends_with(":0") && is_chosen {
+                read.problem(&format!(
+                    "{name} is listened on twice: each address can be named once"
+                ));
+            }
+        }
     }
 }
 
@@ -200,45 +225,6 @@ fn lease(read: &mut Reader<'_>) -> Duration {
 }
 
 impl Config {
-    /// Names of the settings that have another value in `new`, and of these, those that a running hub
-    /// cannot take.
-    #[must_use]
-    pub fn changes(&self, new: &Self) -> (Vec<&'static str>, Vec<&'static str>) {
-        let differs =
-            |setting: &&Setting| self.values.get(setting.name) != new.values.get(setting.name);
-        let names = |setting: &Setting| setting.name;
-        let changed = SETTINGS.iter().filter(differs);
-        (
-            changed.clone().map(names).collect(),
-            changed.filter(|setting| !setting.is_live).map(names).collect(),
-        )
-    }
-
-    /// Keeps what follows from settings that a running hub cannot take: where it is reached, and what it
-    /// speaks.
-    pub(crate) fn wait_for_restart(&mut self, old: &Self, changed: &[&'static str]) {
-        self.hub_url = old.hub_url.clone();
-        // Its keys live as long as it does.
-        if self.playground.is_some() || old.playground.is_some() {
-            self.playground.clone_from(&old.playground);
-            self.policy.trust = old.policy.trust.clone();
-        }
-        let (policy, before) = (&mut self.policy, &old.policy);
-        policy.protocol = before.protocol;
-        policy.metadata = before.metadata;
-        policy.public_origins.clone_from(&before.public_origins);
-        if !changed.contains(&"resource_identifier") {
-            policy.resource_identifier.clone_from(&before.resource_identifier);
-        }
-    }
-
-    /// Keeps another configuration's values of some settings, in the eyes of [`Config::changes`].
-    pub(crate) fn keep(&mut self, old: &Self, names: &[&'static str]) {
-        for name in names {
-            self.values.insert(name, old.values.get(name).cloned().unwrap_or_default());
-        }
-    }
-
     /// Generations in which active subscriptions are told.
     #[must_use]
     pub fn told_generations(&self) -> Vec<Generation> {
@@ -365,6 +351,9 @@ fn parse_hub_path(text: &str) -> Result<String, String> {
 fn parse_origin(text: &str) -> Result<String, String> {
     let origin = url::Url::parse(text).ok().map(|url| url.origin().ascii_serialization());
     match origin {
+        Some(_) if text.contains('*') => {
+            Err("needs whole origins: a wildcard within one would match nothing".to_owned())
+        }
         Some(origin) if origin == text.trim_end_matches('/') => Ok(origin),
         _ => Err("needs an origin, as in https://example.com (no path)".to_owned()),
     }

@@ -1,9 +1,11 @@
 //! Whose tokens the hub believes: the quick form (one key per role) and `[[issuer]]` blocks.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use jsonwebtoken::Algorithm;
 
+use super::advice::of_secret;
 use super::values::Reader;
 use crate::auth::{
     FetchedKeys, Freshness, Issuer, KeySet, Keys, Playground, Roles, Source, Trust, parse_algorithm,
@@ -54,7 +56,10 @@ pub(super) fn trust(read: &mut Reader<'_>, playground: Option<&Playground>) -> T
     trusted.extend(playground.map(|_| Playground::ISSUER.to_owned()));
     let mut trust = Trust { shared, trusted, issuers: Vec::new() };
     for (at, block) in read.issuers().to_vec().iter().enumerate() {
-        match issuer(block, freshness) {
+        let mut advice = Vec::new();
+        let made = issuer(block, freshness, &mut advice);
+        advice.iter().for_each(|text| read.mention(format!("issuer {}: {text}", at + 1)));
+        match made {
             Ok(issuer) if trust.knows(&issuer.id) => {
                 read.problem(&format!("issuer {}: {} is named twice", at + 1, issuer.id));
             }
@@ -63,7 +68,7 @@ pub(super) fn trust(read: &mut Reader<'_>, playground: Option<&Playground>) -> T
         }
     }
     // A key that could not be read was reported already.
-    if trust.is_empty() && read.error_count() == errors {
+    if trust.is_empty() && read.error_count() == errors && !read.is_file_lost() {
         read.problem(
             "no key is configured, so nobody could publish; make one with `openssl rand -hex 32` \
              and set publisher_jwt_key (MERCURE_PUBLISHER_JWT_KEY, --publisher-jwt-key), and \
@@ -97,7 +102,10 @@ fn quick(read: &mut Reader<'_>, freshness: Freshness, names: Names) -> Option<Ke
         false => read.list(algorithm_name, |text| Ok(text.to_owned())),
     };
     let given = Given { key: key.as_deref(), jwks_uri: uri.as_deref(), algorithms };
-    match keys(&given, freshness) {
+    let mut advice = Vec::new();
+    let made = keys(&given, freshness, &mut advice);
+    advice.iter().for_each(|text| read.advise(key_name, text));
+    match made {
         Ok(keys) => keys,
         Err(Wrong::Algorithm(reason)) => {
             read.error(algorithm_name, &reason);
@@ -116,7 +124,11 @@ enum Wrong {
     Key(String),
 }
 
-fn keys(given: &Given<'_>, freshness: Freshness) -> Result<Option<Keys>, Wrong> {
+fn keys(
+    given: &Given<'_>,
+    freshness: Freshness,
+    advice: &mut Vec<String>,
+) -> Result<Option<Keys>, Wrong> {
     let algorithms = given.algorithms.iter().map(|name| parse_algorithm(name));
     let algorithms = algorithms.collect::<Result<Vec<Algorithm>, _>>();
     let algorithms = algorithms.map_err(|error| Wrong::Algorithm(error.to_string()))?;
@@ -128,16 +140,25 @@ fn keys(given: &Given<'_>, freshness: Freshness) -> Result<Option<Keys>, Wrong> 
     let Some(key) = given.key else { return Ok(None) };
     let text = read_key(key).map_err(Wrong::Key)?;
     let set = KeySet::parse(&text, &algorithms).map_err(|error| Wrong::Key(error.to_string()))?;
+    if set.is_secret() {
+        advice.extend(of_secret(&text));
+    }
     Ok(Some(Keys::Fixed(Arc::new(set))))
 }
 
 /// A key itself, or the contents of the file that it names.
 ///
 /// # Errors
-/// If the file cannot be read.
+/// If the file cannot be read, or is meant, most likely, and not named as one.
 pub fn read_key(key: &str) -> Result<String, String> {
     let Some(path) = key.strip_prefix("file://") else {
-        return Ok(key.to_owned());
+        return match key.starts_with('/') && Path::new(key).is_file() {
+            true => {
+                Err("is the path of a file: write file:// before it to take what that holds"
+                    .to_owned())
+            }
+            false => Ok(key.to_owned()),
+        };
     };
     let text = std::fs::read_to_string(path)
         .map_err(|error| format!("is in the file {path}, which cannot be read: {error}"))?;
@@ -145,7 +166,11 @@ pub fn read_key(key: &str) -> Result<String, String> {
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-fn issuer(block: &toml::Table, freshness: Freshness) -> Result<Issuer, String> {
+fn issuer(
+    block: &toml::Table,
+    freshness: Freshness,
+    advice: &mut Vec<String>,
+) -> Result<Issuer, String> {
     check_names(block, &["id", "authorization_server", "publisher", "subscriber"])?;
     let id = block.get("id").and_then(toml::Value::as_str).filter(|id| !id.is_empty());
     let id = id.ok_or("needs an id: the iss claim of its tokens")?.to_owned();
@@ -153,10 +178,11 @@ fn issuer(block: &toml::Table, freshness: Freshness) -> Result<Issuer, String> {
         None => false,
         Some(value) => value.as_bool().ok_or("authorization_server must be true or false")?,
     };
-    let role = |name: &str| match block.get(name) {
+    let mut role = |name: &str| match block.get(name) {
         None => Ok(None),
         Some(toml::Value::Table(table)) => {
-            issuer_keys(table, freshness).map_err(|reason| format!("{name}: {reason}"))
+            let of = |reason| format!("{name}: {reason}");
+            issuer_keys(table, freshness, advice).map_err(of)
         }
         Some(_) => Err(format!("{name} must be a table, as in {{ jwks_uri = \"https://…\" }}")),
     };
@@ -167,7 +193,11 @@ fn issuer(block: &toml::Table, freshness: Freshness) -> Result<Issuer, String> {
     Ok(Issuer { id, authorization_server, roles })
 }
 
-fn issuer_keys(table: &toml::Table, freshness: Freshness) -> Result<Option<Keys>, String> {
+fn issuer_keys(
+    table: &toml::Table,
+    freshness: Freshness,
+    advice: &mut Vec<String>,
+) -> Result<Option<Keys>, String> {
     check_names(table, &["key", "jwks_uri", "alg"])?;
     let text = |name: &str| match table.get(name) {
         None => Ok(None),
@@ -186,7 +216,10 @@ fn issuer_keys(table: &toml::Table, freshness: Freshness) -> Result<Option<Keys>
             .and_then(|names| names.iter().map(|name| name.as_str().map(str::to_owned)).collect())
             .ok_or("alg must be a text or a list of texts")?,
     };
-    keys(&Given { key, jwks_uri, algorithms }, freshness).map_err(|wrong| match wrong {
+    let from = advice.len();
+    let made = keys(&Given { key, jwks_uri, algorithms }, freshness, advice);
+    advice[from..].iter_mut().for_each(|text| text.insert_str(0, "the key "));
+    made.map_err(|wrong| match wrong {
         Wrong::Algorithm(reason) => format!("alg: {reason}"),
         Wrong::Key(reason) => format!("the key {reason}"),
     })

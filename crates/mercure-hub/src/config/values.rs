@@ -7,11 +7,12 @@ use super::{ConfigErrors, Layers, SETTINGS};
 pub(super) struct Reader<'a> {
     layers: &'a Layers,
     errors: Vec<String>,
+    advice: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(layers: &'a Layers) -> Self {
-        Self { layers, errors: layers.errors().to_vec() }
+        Self { layers, errors: layers.errors().to_vec(), advice: Vec::new() }
     }
 
     pub(super) fn finish(self) -> Result<(), ConfigErrors> {
@@ -21,10 +22,33 @@ impl<'a> Reader<'a> {
     /// Notes an error about a setting, under the name the user wrote. Never repeats the value: it
     /// may be a secret.
     pub(super) fn error(&mut self, name: &'static str, reason: &str) {
+        self.errors.push(format!("{}: {reason}", self.spelling(name)));
+    }
+
+    /// Notes what is no error, but is to be said of a setting.
+    pub(super) fn advise(&mut self, name: &'static str, advice: &str) {
+        self.advice.push(format!("{}: {advice}", self.spelling(name)));
+    }
+
+    /// The same, of no setting in particular.
+    pub(super) fn mention(&mut self, text: String) {
+        self.advice.push(text);
+    }
+
+    pub(super) fn advice(&self) -> &[String] {
+        &self.advice
+    }
+
+    /// The name as the user wrote it.
+    fn spelling(&self, name: &'static str) -> &str {
         let setting = SETTINGS.iter().find(|setting| setting.name == name);
         let raw = setting.and_then(|setting| self.layers.get(setting));
-        let spelling = raw.map_or(name, |raw| raw.spelling.as_str());
-        self.errors.push(format!("{spelling}: {reason}"));
+        raw.map_or(name, |raw| raw.spelling.as_str())
+    }
+
+    /// Whether the file could not be understood, so that nothing it says is known.
+    pub(super) fn is_file_lost(&self) -> bool {
+        self.layers.is_file_lost()
     }
 
     /// How many errors were noted so far.

@@ -1,14 +1,18 @@
 use std::fmt::{self, Write as _};
 
-use crate::http::Refusals;
 use mercure_engine::{Hub, State, Times};
 use metrics::{counter, describe_counter, describe_gauge, gauge, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_process::Collector;
+
+use crate::http::Site;
+use crate::tls::Tls;
 
 /// Figures of one hub; several in one process do not mix.
 pub(super) struct Figures {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
+    process: Collector,
 }
 
 impl fmt::Debug for Figures {
@@ -20,17 +24,25 @@ impl fmt::Debug for Figures {
 impl Figures {
     pub(super) fn new() -> Self {
         let recorder = PrometheusBuilder::new().build_recorder();
-        let handle = recorder.handle();
-        with_local_recorder(&recorder, describe);
-        Self { recorder, handle }
+        let (handle, process) = (recorder.handle(), Collector::default());
+        with_local_recorder(&recorder, || {
+            describe();
+            process.describe();
+        });
+        Self { recorder, handle, process }
     }
 
     /// Takes the figures of this moment. What the engine would have to be asked for is left as it
     /// was if it does not answer.
-    pub(super) async fn of(&self, hub: &Hub, refusals: &Refusals) -> String {
+    pub(super) async fn of(&self, hub: &Hub, site: &Site) -> String {
         let (held, head) = (hub.measure().await.ok(), hub.head().await.ok());
         let (stats, state, tail) = (hub.stats(), hub.transport_state(), hub.tail());
         with_local_recorder(&self.recorder, || {
+            self.process.collect();
+            gauge!("mercure_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+            if let Some(at) = site.tls.as_ref().and_then(Tls::not_after) {
+                gauge!("mercure_certificate_expiry_timestamp_seconds").set(at as f64);
+            }
             let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
             gauge!("mercure_tasks").set(tasks as f64);
             gauge!("mercure_subscribers").set(stats.subscribers as f64);
@@ -52,7 +64,7 @@ impl Figures {
             for (part, bytes) in parts {
                 gauge!("mercure_memory_bytes", "part" => part).set(bytes as f64);
             }
-            for (reason, count) in refusals.all() {
+            for (reason, count) in site.gate.refusals.all() {
                 counter!("mercure_refused_total", "reason" => reason).absolute(count);
             }
             let away = match state {
@@ -108,6 +120,11 @@ fn write_times(out: &mut String, name: &str, help: &str, times: &Times) {
 }
 
 fn describe() {
+    describe_gauge!("mercure_build_info", "1, with the version of this hub");
+    describe_gauge!(
+        "mercure_certificate_expiry_timestamp_seconds",
+        "When the certificate ends that is shown, in Unix time"
+    );
     describe_gauge!("mercure_subscribers", "Streams that are open at this node");
     describe_gauge!("mercure_subscribers_by_generation", "The same, by generation of the protocol");
     describe_gauge!("mercure_tasks", "Tasks that are under way, idle connections among them");

@@ -69,7 +69,7 @@ impl Ops {
     /// Figures in Prometheus' text format.
     pub(crate) async fn metrics(&self) -> Answer {
         let mut answer = Answer::text(200, "");
-        answer.body = self.figures.of(&self.hub, &self.site.gate.refusals).await.into_bytes();
+        answer.body = self.figures.of(&self.hub, &self.site).await.into_bytes();
         answer
     }
 }

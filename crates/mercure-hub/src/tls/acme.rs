@@ -9,8 +9,9 @@ use rustls::crypto::ring::default_provider;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use rustls_acme::caches::DirCache;
 use rustls_acme::{AcmeConfig, ResolvesServerCertAcme, UseChallenge};
+
+use super::kept::{Expiry, Kept};
 
 /// How certificates are had from an authority.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +44,10 @@ type Started<F> = (Arc<ResolvesServerCertAcme>, Arc<ServerConfig>, F);
 
 impl Acme {
     /// What answers handshakes and challenges, and the work of renewing in time.
-    pub(super) fn start(&self) -> anyhow::Result<Started<impl Future<Output = ()> + use<>>> {
+    pub(super) fn start(
+        &self,
+        expiry: Expiry,
+    ) -> anyhow::Result<Started<impl Future<Output = ()> + use<>>> {
         private_folder(&self.cache)
             .with_context(|| format!("acme_cache: preparing {}", self.cache.display()))?;
         let contact = self.email.iter().map(|email| format!("mailto:{email}"));
@@ -54,16 +58,19 @@ impl Acme {
                 Challenge::TlsAlpn => UseChallenge::TlsAlpn01,
                 Challenge::Http => UseChallenge::Http01,
             })
-            .cache(DirCache::new(self.cache.clone()))
+            .cache(Kept::new(self.cache.clone(), expiry))
             .state();
         let challenge = state.challenge_rustls_config();
         let (resolver, domains) = (state.resolver(), self.domains.join(" "));
+        let authority = self.directory.clone();
         let renewing = async move {
             while let Some(event) = state.next().await {
                 match event {
                     Ok(event) => tracing::info!(domains, ?event, "certificate"),
                     // It is tried again, less and less often.
-                    Err(error) => tracing::warn!(domains, %error, "no certificate could be had"),
+                    Err(error) => {
+                        tracing::warn!(domains, authority, %error, "no certificate could be had");
+                    }
                 }
             }
         };

@@ -5,15 +5,23 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use rustls::client::verify_server_name;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer as _;
+use x509_parser::time::ASN1Time;
 
 /// How often the files are looked at. Programs that renew certificates replace files in their own
 /// ways (renames, links of links), which a look at both files meets in all of them.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// What is left of a certificate's life, in seconds, when its end is worth a word: it should have been
+/// renewed long before.
+const SOON: i64 = 14 * 24 * 3600;
 
 /// A certificate and its key, in two PEM files that somebody else renews.
 pub struct CertificateFiles {
@@ -40,6 +48,46 @@ impl CertificateFiles {
         let stamp = stamp(certificate, key);
         let current = RwLock::new((Arc::new(load(certificate, key)?), stamp));
         Ok(Self { certificate: certificate.to_owned(), key: key.to_owned(), current })
+    }
+
+    /// What is to be said of the certificate, if clients come by these names.
+    pub(crate) fn advice(&self, hosts: &[&str]) -> Vec<String> {
+        let certificate = self.leaf();
+        let mut advice = Vec::new();
+        let left = not_after(&certificate).map(|at| at - ASN1Time::now().timestamp());
+        match left {
+            Some(..0) => advice.push(format!("the certificate has expired ({})", self.expiry())),
+            Some(0..SOON) => {
+                advice.push(format!("the certificate expires soon ({})", self.expiry()));
+            }
+            _ => {}
+        }
+        let is_for = |host: &&&str| {
+            let parsed = ParsedCertificate::try_from(&certificate);
+            let name = ServerName::try_from(host.trim_matches(['[', ']']));
+            matches!((parsed, name), (Ok(parsed), Ok(name)) if verify_server_name(&parsed, &name).is_ok())
+        };
+        let others = hosts.iter().filter(|host| !is_for(host));
+        advice.extend(others.map(|host| format!("the certificate is not for {host} (public_url)")));
+        advice
+    }
+
+    /// When the certificate ends, to be read by people.
+    #[must_use]
+    pub fn expiry(&self) -> String {
+        let ends = x509(&self.leaf()).map(|found| found.validity().not_after.to_string());
+        ends.unwrap_or_else(|| "an unknown time".to_owned())
+    }
+
+    /// When the certificate ends, in seconds of Unix time.
+    pub(super) fn not_after(&self) -> Option<i64> {
+        not_after(&self.leaf())
+    }
+
+    fn leaf(&self) -> CertificateDer<'static> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        // There is one, or there would be no pair.
+        current.0.cert.first().cloned().unwrap_or_else(|| Vec::new().into())
     }
 
     /// Reads them again.
@@ -75,6 +123,15 @@ impl ResolvesServerCert for CertificateFiles {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         Some(Arc::clone(&current.0))
     }
+}
+
+fn x509<'a>(certificate: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {
+    X509Certificate::from_der(certificate).map(|(_, found)| found).ok()
+}
+
+/// When a certificate ends, in seconds of Unix time.
+pub(super) fn not_after(certificate: &CertificateDer<'_>) -> Option<i64> {
+    x509(certificate).map(|found| found.validity().not_after.timestamp())
 }
 
 fn load(certificate: &Path, key: &Path) -> Result<CertifiedKey, String> {

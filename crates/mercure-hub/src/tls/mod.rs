@@ -2,9 +2,11 @@
 
 mod acme;
 mod files;
+mod kept;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustls::ServerConfig;
@@ -17,6 +19,7 @@ use tokio_rustls::server::TlsStream;
 
 pub use self::acme::{Acme, Challenge};
 pub use self::files::CertificateFiles;
+use self::kept::Expiry;
 
 /// Where the certificates come from.
 #[derive(Debug, Clone)]
@@ -41,6 +44,8 @@ pub(crate) struct Tls {
     challenge: Option<Arc<ServerConfig>>,
     acme: Option<Arc<ResolvesServerCertAcme>>,
     files: Option<Arc<CertificateFiles>>,
+    /// Of a certificate from an authority.
+    expiry: Expiry,
     _kept_fresh: tokio::task::JoinSet<()>,
 }
 
@@ -56,10 +61,12 @@ impl Tls {
                 kept_fresh.spawn(Arc::clone(files).keep_fresh());
                 let config = config(Arc::<CertificateFiles>::clone(files))?;
                 let files = Some(Arc::clone(files));
-                Self { config, challenge: None, acme: None, files, _kept_fresh: kept_fresh }
+                let expiry = Expiry::default();
+                Self { config, challenge: None, acme: None, files, expiry, _kept_fresh: kept_fresh }
             }
             Certificates::Acme(acme) => {
-                let (resolver, challenge, renewing) = acme.start()?;
+                let expiry = Expiry::default();
+                let (resolver, challenge, renewing) = acme.start(Arc::clone(&expiry))?;
                 kept_fresh.spawn(renewing);
                 let config = config(Arc::<ResolvesServerCertAcme>::clone(&resolver))?;
                 let acme = Some(resolver);
@@ -68,6 +75,7 @@ impl Tls {
                     challenge: Some(challenge),
                     acme,
                     files: None,
+                    expiry,
                     _kept_fresh: kept_fresh,
                 }
             }
@@ -80,6 +88,14 @@ impl Tls {
     /// If they do not hold a certificate and its key; the old ones stay.
     pub(crate) fn reload(&self) -> Result<(), String> {
         self.files.as_ref().map_or(Ok(()), |files| files.reload())
+    }
+
+    /// When the certificate ends that is shown, in seconds of Unix time, as far as it is known.
+    pub(crate) fn not_after(&self) -> Option<i64> {
+        match &self.files {
+            Some(files) => files.not_after(),
+            None => Some(self.expiry.load(Ordering::Relaxed)).filter(|at| *at > 0),
+        }
     }
 
     /// What the authority expects to find under a token of an HTTP challenge (RFC 8555, 8.3).

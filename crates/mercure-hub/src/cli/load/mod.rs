@@ -18,7 +18,7 @@ use mercure_hub::config::parse_duration;
 use self::report::Report;
 use self::tally::Tally;
 use self::target::Target;
-use super::{Stop, Usage, run, variable};
+use super::{Stop, Usage, raise_open_files, run, variable};
 
 /// How long may pass without an event while some are still missing.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -136,7 +136,7 @@ pub(super) fn load(matches: &ArgMatches) -> anyhow::Result<()> {
         })
     };
     let (json, html) = (create("json").transpose()?, create("html").transpose()?);
-    raise_limit(plan.subscribers)?;
+    check_open_files(plan.subscribers)?;
     run(|stop| async move {
         let report = work(plan, stop).await?;
         writeln!(std::io::stdout(), "{}", report.text())?;
@@ -151,11 +151,8 @@ pub(super) fn load(matches: &ArgMatches) -> anyhow::Result<()> {
 }
 
 /// A descriptor for each subscriber, and some more.
-fn raise_limit(subscribers: usize) -> anyhow::Result<()> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
-    let most = limit.maximum.unwrap_or(u64::MAX);
+fn check_open_files(subscribers: usize) -> anyhow::Result<()> {
+    let most = raise_open_files()?;
     let needed = subscribers as u64 + 100;
     if needed > most {
         let reason = format!(
