@@ -148,6 +148,46 @@ async fn connections_that_say_nothing_have_a_bound_and_streams_are_not_among_the
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_said_to_be_too_long_is_not_waited_for() {
+    let hub = Node::start("memory://", &[]);
+    let address = hub.address();
+    for extra in ["", "Expect: 100-continue\r\n"] {
+        let length = format!("{extra}Content-Length: 99999999");
+        let request = publication("", &publisher()).replace("Content-Length: 14", &length);
+        let head = tokio::time::timeout(Duration::from_secs(20), ask(&address, &request));
+        assert_eq!(status(&head.await.expect("at once").0), "413");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_and_the_log_have_descriptors_left() {
+    let ops = free_port();
+    let few = ["sh", "-c", "ulimit -n 128 && exec \"$@\"", "sh"];
+    let hub = Node::start_under(&few, "memory://", &[&format!("--ops-listen=127.0.0.1:{ops}")]);
+    assert!(hub.words().contains("may open 128 files"), "{}", hub.words());
+    let (mut streams, mut refused) = (Vec::new(), 0);
+    for _ in 0..128 {
+        match ask(&hub.address(), &subscription("")).await {
+            (head, wire) if status(&head) == "200" => streams.push(wire),
+            (head, _) => {
+                assert_eq!(status(&head), "429");
+                refused += 1;
+            }
+        }
+    }
+    assert!(streams.len() > 50 && refused > 10, "{} and {refused}", streams.len());
+    let text = figures(ops).await;
+    assert_eq!(figure(&text, "mercure_refused_total{reason=\"connections\"}"), refused);
+    assert_eq!(figure(&text, "process_max_fds"), 128);
+    assert!(figure(&text, "process_open_fds") < 128);
+    drop(streams);
+    let begin = Instant::now();
+    while status(&ask(&hub.address(), &subscription("")).await.0) != "200" {
+        assert!(begin.elapsed() < Duration::from_secs(20), "places are not given back");
+    }
+}
+
 /// What `/metrics` says, which Prometheus' own tool must find right.
 async fn figures(ops: u16) -> String {
     let (head, mut wire) =

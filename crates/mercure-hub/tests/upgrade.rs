@@ -189,7 +189,7 @@ async fn a_program_that_fails_before_or_halfway_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_event_of_all_may_come_meanwhile() {
     let node = Node::start("memory://", &["--history-size=1", "--max-connection-age=0s"]);
-    let opened = Stream::open(&node.address(), "topic=t", &reader(&["*"]), "").await;
+    let opened = Stream::open(&node.address(), "topic=t", &reader(&["*"]), "earliest").await;
     let mut stream = opened.expect("connect").expect("no gap");
     node.process.signal("USR2");
     says(&node, "take this one's place").await;

@@ -78,7 +78,7 @@ fn hint(setting: &Setting<'_>, token: &str, rejection: &Rejection) -> Option<Str
     let advice = [
         ("trusted issuers", "add its iss to trusted_issuers, or give it an [[issuer]] block"),
         ("aud does not name", "mint it with that audience, or set resource_identifier"),
-        ("InvalidSignature", "it was signed with another key than the hub is configured with"),
+        ("another key has signed it", "compare the key of whoever made it with the hub's"),
         ("expired", "mint a new one; mercure-hub token --expires sets its life"),
     ];
     let found = advice.iter().find(|(sign, _)| text.contains(sign));
@@ -115,5 +115,5 @@ fn list(matchers: &[Matcher]) -> String {
     if matchers.is_empty() {
         return "nothing".to_owned();
     }
-    matchers.iter().map(|matcher| format!("{matcher:?}")).collect::<Vec<_>>().join(", ")
+    matchers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

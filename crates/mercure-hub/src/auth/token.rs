@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Header, Validation, dangerous, decode, decode_header};
 use mercure_engine::Clock;
 use mercure_protocol::{Generation, Grants, HubUrl, Limits, Protocol};
@@ -79,6 +80,13 @@ impl Setting<'_> {
     pub(super) fn examine(&self, token: &str) -> Result<Examined, Rejection> {
         if token.len() > MAX_LENGTH {
             return Err("it is too long".into());
+        }
+        if token.split('.').count() != 3 {
+            let shape = "it is no JWT: that is three parts, joined by dots";
+            return Err(match token.contains(' ') {
+                true => format!("{shape}, without Bearer or spaces").into(),
+                false => shape.into(),
+            });
         }
         let header = decode_header(token).map_err(|error| format!("its header: {error}"))?;
         if header.crit.is_some() {
@@ -160,6 +168,9 @@ impl Setting<'_> {
                     let key = describe(found, self.role, key, header);
                     let from_issuer = matches!(found, Found::Issuer(_));
                     return Ok(Signed { claims, key, fetched, from_issuer });
+                }
+                Err(error) if *error.kind() == ErrorKind::InvalidSignature => {
+                    refusal = "another key has signed it".to_owned();
                 }
                 Err(error) => refusal = error.to_string(),
             }

@@ -151,7 +151,7 @@ impl Report<'_> {
         for topic in topics {
             let view = TopicView::new(topic, &self.config.hub_url);
             match grants.publish().iter().find(|matcher| matcher.matches(&view)) {
-                Some(matcher) => self.say(format!("publishing to {topic}: granted by {matcher:?}")),
+                Some(matcher) => self.say(format!("publishing to {topic}: granted by {matcher}")),
                 None => {
                     self.refuse(format!("publishing to {topic}: no grant of the token matches it"));
                     for matcher in grants.publish() {
@@ -175,7 +175,7 @@ impl Report<'_> {
         }
         let mut reached = asked.topics.is_empty();
         for matcher in &parsed.matchers {
-            self.say(format!("subscription {matcher:?}: valid"));
+            self.say(format!("subscription {matcher}: valid"));
             for topic in &asked.topics {
                 if matcher.matches(&TopicView::new(topic, hub_url)) {
                     reached = true;

@@ -19,7 +19,7 @@ pub(super) fn serve(matches: &ArgMatches) -> anyhow::Result<()> {
     let is_json = config.log_json;
     let level = logging::init(is_json, &config.log_level);
     tell_advice(&config);
-    check_open_files(&config)?;
+    check_open_files(&config);
     // Before another file may be at its place. Where there is no /proc, by the name it was called by.
     let name = || std::env::args_os().next().unwrap_or_default().into();
     let program = std::env::current_exe().unwrap_or_else(|_| name());
@@ -95,8 +95,8 @@ async fn start(config: Config) -> anyhow::Result<Server> {
 }
 
 /// As many connections as this user may open are fewer than the configuration allows, at times.
-fn check_open_files(config: &Config) -> std::io::Result<()> {
-    let most = raise_open_files()?;
+fn check_open_files(config: &Config) {
+    let most = raise_open_files();
     if (config.max_connections as u64).saturating_add(config.quotas.http_connections as u64) > most
     {
         tracing::warn!(
@@ -104,7 +104,6 @@ fn check_open_files(config: &Config) -> std::io::Result<()> {
              max_http_connections allow: raise it (LimitNOFILE= of the unit, ulimit -n)"
         );
     }
-    Ok(())
 }
 
 /// What is valid, and most likely not wanted.

@@ -243,6 +243,18 @@ impl Hash for Matcher {
     }
 }
 
+/// For people: what kind it is, and its text.
+impl fmt::Display for Matcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            MatcherType::Exact => "exactly",
+            MatcherType::UrlPattern => "URL pattern",
+            MatcherType::Selector => "selector",
+        };
+        write!(f, "{kind} {:?}", self.text)
+    }
+}
+
 impl fmt::Debug for Matcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}({:?})", self.kind, self.text)

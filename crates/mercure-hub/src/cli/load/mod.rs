@@ -151,15 +151,15 @@ pub(super) fn load(matches: &ArgMatches) -> anyhow::Result<()> {
 }
 
 /// A descriptor for each subscriber, and some more.
-fn check_open_files(subscribers: usize) -> anyhow::Result<()> {
-    let most = raise_open_files()?;
+fn check_open_files(subscribers: usize) -> Result<(), Usage> {
+    let most = raise_open_files();
     let needed = subscribers as u64 + 100;
     if needed > most {
         let reason = format!(
             "--subscribers: this user may open {most} connections and files here (ulimit -n); ask for fewer, or \
              load from several machines"
         );
-        return Err(Usage(reason).into());
+        return Err(Usage(reason));
     }
     Ok(())
 }

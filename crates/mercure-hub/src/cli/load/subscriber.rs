@@ -115,7 +115,10 @@ async fn open(target: &Target, request: &str) -> io::Result<Stream> {
         let advice = match status {
             "401" => ": subscribers need a token here (--subscriber-jwt)",
             "403" => ": the token does not allow the topic",
-            "429" => ": raise max_connections_per_address, or load from several machines",
+            "429" => {
+                ": raise max_connections_per_address and, with --subscriber-jwt, \
+                 max_connections_per_subject, or load from several machines"
+            }
             _ => "",
         };
         return Err(io::Error::other(format!("the hub answered {status}{advice}")));
