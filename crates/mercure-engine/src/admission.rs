@@ -38,6 +38,12 @@ pub enum AttachError {
     Stopping,
 }
 
+/// What goes with a place, and is given back with it.
+pub trait Held: std::fmt::Debug + Send + Sync {
+    /// What another process needs to know to hold the same.
+    fn note(&self) -> Option<String>;
+}
+
 /// A place for one subscriber, held as long as it is connected.
 #[derive(Debug)]
 pub struct Permit {
@@ -48,7 +54,7 @@ pub struct Permit {
     /// Whether it is counted as one of generation 0.x.
     is_v0: bool,
     /// What goes with it.
-    held: Option<Box<dyn std::fmt::Debug + Send + Sync>>,
+    held: Option<Box<dyn Held>>,
 }
 
 impl Places {
@@ -121,8 +127,13 @@ impl Hub {
 
 impl Permit {
     /// Drops something only when the place is given back.
-    pub fn hold(&mut self, what: Box<dyn std::fmt::Debug + Send + Sync>) {
+    pub fn hold(&mut self, what: Box<dyn Held>) {
         self.held = Some(what);
+    }
+
+    /// What another process needs to know to hold the same.
+    pub(crate) fn note(&self) -> Option<String> {
+        self.held.as_ref().and_then(|held| held.note())
     }
 
     pub(crate) fn client(&self) -> Option<ClientId> {

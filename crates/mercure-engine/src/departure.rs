@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mercure_protocol::{ClientId, Grants, Matcher};
 
-use crate::admission::AttachError;
+use crate::admission::{AttachError, Held};
 use crate::hub::Hub;
 use crate::outlet::Outlet;
 use crate::presence::Attended;
@@ -32,6 +32,8 @@ pub struct Departing {
     pub time_left: Option<Duration>,
     /// Who it belongs to, if that is known.
     pub client: Option<ClientId>,
+    /// What is noted of what it holds beside its place ([`Held::note`]).
+    pub note: Option<String>,
     /// Its presence, if it was told.
     pub attended: Option<Attended>,
 }
@@ -62,12 +64,17 @@ impl Hub {
     }
 
     /// Takes on a subscriber that departed elsewhere. This hub's log must be a continuation of the
-    /// one it comes from.
+    /// one it comes from. It holds what it held there.
     ///
     /// # Errors
     /// If there is no place for it.
-    pub fn welcome(&self, departing: Departing) -> Result<(), AttachError> {
-        let permit = self.admit(departing.client)?;
+    pub fn welcome(
+        &self,
+        departing: Departing,
+        held: Option<Box<dyn Held>>,
+    ) -> Result<(), AttachError> {
+        let mut permit = self.admit(departing.client)?;
+        held.into_iter().for_each(|held| permit.hold(held));
         let matchers = departing.matchers;
         let attended = departing.attended;
         let present = match (self.presence(), attended) {

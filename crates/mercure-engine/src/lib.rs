@@ -34,7 +34,7 @@ mod times;
 mod transport;
 mod window;
 
-pub use admission::{AttachError, Permit};
+pub use admission::{AttachError, Held, Permit};
 pub use clock::Clock;
 pub use departure::Departing;
 pub use event::{Event, Position, Record};

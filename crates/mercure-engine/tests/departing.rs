@@ -35,7 +35,7 @@ impl Movable {
         let log = MemoryTransport::restore(Retention::default(), Clock::system(), history);
         let next = Self::start(log, options).await;
         for subscriber in departing {
-            next.hub.welcome(subscriber).expect("there is room");
+            next.hub.welcome(subscriber, None).expect("there is room");
         }
         next
     }

@@ -43,6 +43,9 @@ struct Stream {
     /// Of the attendance: its seed, and whether it was told anew. Older programs leave it out.
     #[serde(default)]
     told_by: Option<([u8; 16], bool)>,
+    /// Of what it holds beside its place. Older programs leave it out.
+    #[serde(default)]
+    note: Option<String>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Hash)]
@@ -154,6 +157,7 @@ impl Stream {
             client: departing.client.map(|client| client.0),
             attended: attended.map(|a| (*a.subscriber.as_bytes(), a.payloads.clone())),
             told_by: attended.map(|a| (a.seed, a.is_anew)),
+            note: departing.note.clone(),
         }
     }
 
@@ -179,6 +183,7 @@ impl Stream {
             unsent,
             time_left: self.milliseconds_left.map(Duration::from_millis),
             client: self.client.map(ClientId),
+            note: self.note,
             attended: self.attended.map(named),
         })
     }

@@ -39,7 +39,7 @@ pub async fn serve(
 #[derive(Debug)]
 pub struct Server {
     pub(crate) config: Config,
-    site: Arc<Site>,
+    pub(crate) site: Arc<Site>,
     pub(crate) hub: Arc<Hub>,
     ops: Arc<Ops>,
     pub(crate) traces: Option<Arc<Traces>>,

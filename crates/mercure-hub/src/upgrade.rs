@@ -13,7 +13,7 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use mercure_engine::{Departing, Handover, Head, Position};
+use mercure_engine::{Departing, Handover, Head, Held, Position};
 use mercure_protocol::EventId;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
@@ -251,7 +251,9 @@ impl Server {
             tracing::warn!("the log is another one now: streams end, and their clients come back");
         }
         for stream in streams.into_iter().filter(|_| is_same) {
-            if let Err(error) = server.hub.welcome(stream) {
+            let held = stream.note.as_ref().and_then(|note| server.site.gate.keep(note));
+            let held = held.map(|permit| Box::new(permit) as Box<dyn Held>);
+            if let Err(error) = server.hub.welcome(stream, held) {
                 tracing::warn!(%error, "a stream could not be kept");
             }
         }

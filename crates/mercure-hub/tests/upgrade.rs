@@ -283,3 +283,28 @@ async fn the_first_process_of_a_container_stays() {
     let mut wire = Wire::connect(&node.address()).await.expect("connect");
     assert!(publish(&mut wire, &publisher(), "topic=t&data=x").await.expect("an answer"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_has_no_more_streams_than_before() {
+    let settings = ["--trusted-proxies=127.0.0.1", "--max-connections-per-address=2"];
+    let node = Node::start("memory://", &settings);
+    let subscribe = async || {
+        let mut wire = Wire::connect(&node.address()).await.expect("connect");
+        let from = "X-Forwarded-For: 192.0.2.1";
+        let request = format!("GET {PATH}?topic=t HTTP/1.1\r\nHost: x\r\n{from}\r\n\r\n");
+        wire.write(&request).await.expect("write");
+        let head = wire.until("\r\n\r\n").await.expect("a head");
+        (wire, head.contains(" 200 "))
+    };
+    let (held, third) = ([subscribe().await, subscribe().await], subscribe().await.1);
+    assert!(held.iter().all(|(_, is_open)| *is_open) && !third);
+    node.process.signal("USR2");
+    let _heir = Heir::of(&node, 1).await;
+    assert!(!subscribe().await.1, "it has two");
+    drop(held);
+    let begin = Instant::now();
+    while !subscribe().await.1 {
+        assert!(begin.elapsed() < PATIENCE, "a place was not given back");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

@@ -38,6 +38,7 @@ fn departing(mut subscriber: Subscriber, from: From, now: std::time::Duration) -
         may_read: subscriber.grants.as_deref().map(Grants::subscribe).unwrap_or_default().to_vec(),
         time_left: subscriber.deadline.map(|deadline| deadline.saturating_sub(now)),
         client: subscriber.permit.client(),
+        note: subscriber.permit.note(),
         attended: subscriber.present.take().and_then(|present| present.leave()),
         matchers: subscriber.matchers.into_vec(),
         outlet: subscriber.outlet,

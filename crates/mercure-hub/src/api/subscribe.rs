@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use mercure_engine::{From, Interest, NewSubscriber, Outlet, Permit, Present, Resume};
+use mercure_engine::{From, Held, Interest, NewSubscriber, Outlet, Permit, Present, Resume};
 use mercure_protocol::{
     ClientId, Grants, LastEventId, Matcher, Principal, SubscribeQuery, frame_cursor, frame_retry,
 };
@@ -26,7 +26,7 @@ pub struct Accepted {
 
 impl Accepted {
     /// Keeps something for as long as the subscriber is there.
-    pub fn hold(&mut self, what: Box<dyn std::fmt::Debug + Send + Sync>) {
+    pub fn hold(&mut self, what: Box<dyn Held>) {
         self.permit.hold(what);
     }
 

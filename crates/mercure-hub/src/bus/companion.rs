@@ -113,7 +113,7 @@ impl Companion {
             left_workers: Mutex::default(),
         });
         for stream in estate.streams {
-            if let Err(error) = companion.service.hub.welcome(stream) {
+            if let Err(error) = companion.service.hub.welcome(stream, None) {
                 tracing::warn!(%error, "a stream could not be kept");
             }
         }

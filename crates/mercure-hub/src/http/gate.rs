@@ -1,11 +1,12 @@
 //! How much of the hub one address may take: connections at once, publications a second.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use mercure_engine::Held;
 use mercure_protocol::{ClientId, Principal};
 use quick_cache::sync::Cache;
 
@@ -64,6 +65,12 @@ pub(crate) struct AddressPermit {
     source: Source,
 }
 
+impl Held for AddressPermit {
+    fn note(&self) -> Option<String> {
+        Some(self.source.network().to_string())
+    }
+}
+
 impl Drop for AddressPermit {
     fn drop(&mut self) {
         let mut addresses = lock(&self.addresses);
@@ -93,6 +100,16 @@ impl Source {
                 let [a, b, c, d, ..] = address.segments();
                 Self::V6([a, b, c, d])
             }
+        }
+    }
+}
+
+impl Source {
+    /// An address of it, from which it can be told again.
+    fn network(self) -> IpAddr {
+        match self {
+            Self::V4(address) => address.into(),
+            Self::V6([a, b, c, d]) => Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into(),
         }
     }
 }
@@ -137,6 +154,13 @@ impl Gate {
             return Ok(None);
         }
         self.take(quotas, client).ok_or_else(Answer::too_many_connections)
+    }
+
+    /// Counts a stream that was counted in the process before, however many there are.
+    pub(crate) fn keep(&self, note: &str) -> Option<AddressPermit> {
+        let source = Source::of(note.parse().ok()?);
+        *lock(&self.addresses).entry(source).or_default() += 1;
+        Some(AddressPermit { addresses: Arc::clone(&self.addresses), source })
     }
 
     /// Whether a publication comes too soon after others of its address.
@@ -238,6 +262,21 @@ mod tests {
         drop((held, network, proxies));
         assert_eq!(gate.open.load(Ordering::Relaxed), 0);
         assert!(lock(&gate.addresses).is_empty(), "nobody is remembered");
+    }
+
+    #[test]
+    fn what_was_counted_before_is_counted_again() {
+        let (gate, before, quotas) = (Gate::new(), Gate::new(), quotas());
+        for (peer, same) in [("192.0.2.1", "192.0.2.1"), ("2001:db8:1:2::1", "2001:db8:1:2::2")] {
+            let admissions =
+                [before.admit(&quotas, address(peer)), before.admit(&quotas, address(peer))];
+            let notes = admissions.iter().flatten().filter_map(|one| one.address.as_ref()?.note());
+            let kept: Vec<_> = notes.filter_map(|note| gate.keep(&note)).collect();
+            assert!(kept.len() == 2 && gate.admit(&quotas, address(same)).is_none());
+            drop(kept);
+            assert!(gate.admit(&quotas, address(same)).is_some());
+        }
+        assert!(gate.keep("nonsense").is_none());
     }
 
     #[test]

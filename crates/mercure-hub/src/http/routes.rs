@@ -129,16 +129,13 @@ fn is_multiplexed(head: &http::request::Parts) -> bool {
     head.version == http::Version::HTTP_2
 }
 
-/// Longest form of a subscription, in bytes: it is read before anybody has shown a token.
-const MAX_QUERY: usize = 256 * 1024;
-
 /// A subscription whose parameters are in the body (RFC 10008).
 async fn query(site: &Site, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let (mut request, terms) = (request_of(&head), site.terms());
     let (service, policy) = (&terms.service, &terms.policy);
     let mut refusal = match request.is_form() {
-        true => match read(body, service.max_request_body.min(MAX_QUERY)).await {
+        true => match read(body, service.max_request_body).await {
             Ok(form) => {
                 request.form = form.into();
                 return respond(site.subscribe(&request, is_multiplexed(&head)).await, service);
