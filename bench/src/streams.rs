@@ -15,7 +15,7 @@ use crate::event;
 use crate::progress::reach;
 
 /// Streams on one connection: what a server allows.
-const EACH: usize = 1000;
+const EACH: usize = 250;
 
 /// Streams that are open.
 pub(crate) struct Streams {

@@ -47,8 +47,9 @@ def external_hub(*options: str) -> Iterator[tuple[int, str]]:
     process = subprocess.Popen([servers.HUB, *arguments], stderr=subprocess.PIPE)
     try:
         assert process.stderr is not None
-        line = json.loads(process.stderr.readline())
-        port = int(line["fields"]["address"].rpartition(":")[2])
+        lines = (json.loads(line)["fields"] for line in process.stderr)
+        address = next(line["address"] for line in lines if line["message"] == "listening")
+        port = int(address.rpartition(":")[2])
         yield port, f"http://127.0.0.1:{port}{HUB_PATH}"
     finally:
         process.terminate()
