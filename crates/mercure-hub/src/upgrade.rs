@@ -10,6 +10,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use crate::accepting::end_of;
+use crate::auth::{FetchedKeys, Trust};
 use crate::bus::{Messages, send};
 use crate::config::{Config, Listen, parse_listen};
 use crate::estate::{Receiver, TAKEN, Told, YOURS, send_events, send_streams};
@@ -217,11 +219,11 @@ impl Server {
         self.stop.send_replace(true);
         take_doors(&mut self.answering, &mut doors, &mut connections).await;
         self.hub.refuse_updates().await;
-        // What was accepted in the meantime may have been the first of all, or have driven the last one out.
-        let head = self.hub.head().await.unwrap_or(head);
-        let departing = std::sync::Arc::clone(&self.hub);
+        let departing = Arc::clone(&self.hub);
         let streams = tokio::task::spawn_blocking(move || departing.depart()).await?;
         self.hub.fall_silent().await;
+        // What was accepted in the meantime may have been the first of all, or have driven the last one out.
+        let head = self.hub.head().await.unwrap_or(head);
         end_of(connections, SETTLE).await;
         let log = self.hub.close_log();
         if let Some(traces) = self.traces.take() {
@@ -304,10 +306,7 @@ impl Predecessor {
         let (url, trust) = (config.hub_url.clone(), config.policy.trust.clone());
         let receiving = move || {
             // The program before has them, and would be missed.
-            for keys in trust.fetched() {
-                let of = || format!("fetching the keys of {}", keys.source());
-                keys.fetch().with_context(of)?;
-            }
+            fetch_all(&trust)?;
             send(&from, ABLE, &[])?;
             Receiver { from, messages: Messages::default() }.server_estate(url)
         };
@@ -321,6 +320,19 @@ impl Predecessor {
         };
         Server::take_up(config, estate, confirm).await
     }
+}
+
+/// Fetches all sets of keys at once: the program before waits.
+fn fetch_all(trust: &Trust) -> anyhow::Result<()> {
+    let fetch = |keys: &Arc<FetchedKeys>| {
+        keys.fetch().with_context(|| format!("fetching the keys of {}", keys.source()))
+    };
+    std::thread::scope(|scope| {
+        let fetches: Vec<_> =
+            trust.fetched().map(|keys| scope.spawn(move || fetch(keys))).collect();
+        let panicked = |_| Err(anyhow::anyhow!("fetching keys has panicked"));
+        fetches.into_iter().try_for_each(|fetch| fetch.join().unwrap_or_else(panicked))
+    })
 }
 
 impl Receiver {

@@ -192,7 +192,7 @@ fn a_variable_that_is_not_set_is_never_another_ones_value() {
 fn every_way_to_write_a_site_is_understood() {
     for (site, expected, note) in [
         (
-            "hub.example {\n tls /c.pem /k.pem\n HUB\n}",
+            "hub.example:443 {\n tls /c.pem /k.pem\n HUB\n}",
             "listen = ['0.0.0.0:443']\npublic_url = ['https://hub.example']\ntls_cert = '/c.pem'\ntls_key = '/k.pem'",
             "",
         ),
@@ -202,9 +202,9 @@ fn every_way_to_write_a_site_is_understood() {
             "from an authority",
         ),
         (
-            "a.example,b.example:8443 {\n HUB\n}",
-            "listen = ['0.0.0.0:443', '0.0.0.0:8443']\nacme_domains = ['a.example', 'b.example']",
-            "from an authority",
+            "a.example,b.example:8443,c.example {\n tls {\n ca x\n }\n HUB\n}",
+            "listen = ['0.0.0.0:443', '0.0.0.0:8443']\nacme_domains = ['a.example', 'b.example', 'c.example']",
+            "the options of tls",
         ),
         (
             "\u{feff}hub.example\n\nHUB\n",

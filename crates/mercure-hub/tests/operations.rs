@@ -232,18 +232,29 @@ async fn requests_under_way_are_broken_off_for_who_asks_once_more() {
     // At a terminal streams are not waited for in the first place.
     for signals in [&["TERM", "TERM"][..], &["INT"]] {
         let mut hub = Node::start("memory://", &["--drain=10m"]);
+        let mut crowd = Crowd::gather(&hub.address(), 2);
+        let mut publisher_wire = Wire::connect(&hub.address()).await.expect("connect");
+        while !publish(&mut publisher_wire, &publisher(), "topic=t&data=0")
+            .await
+            .expect("an answer")
+        {}
+        crowd.have(1).await;
         let mut wire = Wire::connect(&hub.address()).await.expect("connect");
         let request = format!("POST {} HTTP/1.1\r\nHost: x\r\n", support::PATH);
         wire.write(&request).await.expect("write");
         tokio::time::sleep(Duration::from_millis(200)).await;
-        for (signal, word) in signals.iter().zip(["stopping:", "requests under way"]) {
+        for signal in signals {
             hub.process.signal(signal);
-            said(&hub, word).await;
+            said(&hub, "stopping:").await;
         }
         said(&hub, "requests under way are finished").await;
+        let is_drained = hub.words().contains("streams end one by one");
+        assert_eq!(is_drained, signals.len() == 2, "{}", hub.words());
+        assert!(!hub.words().contains("broken off"), "{}", hub.words());
         hub.process.signal("INT");
         said(&hub, "requests under way are broken off").await;
         assert!(hub.process.ends_within(PATIENCE), "{}", hub.words());
+        crowd.tasks.abort_all();
     }
 }
 

@@ -203,6 +203,29 @@ async fn the_first_event_of_all_may_come_meanwhile() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_has_dropped_everything_is_the_same_log() {
+    let settings = ["--history-age=1s", "--max-connection-age=0s"];
+    let node = Node::start("memory://", &settings);
+    let opened = Stream::open(&node.address(), "topic=t", &reader(&["*"]), "earliest").await;
+    let mut stream = opened.expect("connect").expect("no gap");
+    // An id that is given twice has two places.
+    for form in ["topic=t&id=same&data=1", "topic=t&id=same&data=2"] {
+        let mut wire = Wire::connect(&node.address()).await.expect("connect");
+        assert!(publish(&mut wire, &publisher(), form).await.expect("an answer"));
+        stream.next().await.expect("an event");
+    }
+    node.process.signal("USR2");
+    let heir = Heir::of(&node, 1).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    heir.signal(Signal::USR2);
+    let _last = Heir::of(&node, 2).await;
+    assert!(!node.words().contains("the log is another one"), "{}", node.words());
+    let mut wire = Wire::connect(&node.address()).await.expect("connect");
+    assert!(publish(&mut wire, &publisher(), "topic=t&data=3").await.expect("an answer"));
+    assert_eq!(stream.next().await.expect("the same stream").data, "3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_unix_socket_goes_along_and_its_file_with_it() {
     let folder = TempDir::new().expect("folder");
     let path = folder.path().join("hub.sock");

@@ -64,8 +64,8 @@ pub(super) fn serve(matches: &ArgMatches) -> anyhow::Result<()> {
             }
         }
     });
-    // A thread that still waits, as for a name server, holds up nobody who is in a hurry.
-    runtime.shutdown_timeout(Duration::from_secs(1));
+    // A thread that still waits, as for a name server, holds nobody up for long; the last traces leave.
+    runtime.shutdown_timeout(Duration::from_secs(4));
     match served {
         // Programs read this log, and nothing that is written beside it.
         Err(error) if is_json => {

@@ -38,7 +38,8 @@ impl Config {
         if let Some(Certificates::Files(files)) = &self.certificates {
             let origins = self.policy.public_origins.iter();
             let urls: Vec<_> = origins.filter_map(|origin| url::Url::parse(origin).ok()).collect();
-            let hosts: Vec<_> = urls.iter().filter_map(url::Url::host_str).collect();
+            let secure = urls.iter().filter(|url| url.scheme() == "https");
+            let hosts: Vec<_> = secure.filter_map(url::Url::host_str).collect();
             advice.extend(files.advice(&hosts).into_iter().map(|text| format!("tls_cert: {text}")));
         }
         advice
@@ -69,8 +70,10 @@ impl Config {
         let is_asked = speaks_v1 && !(trust.trusted.is_empty() && trust.issuers.is_empty());
         let is_told = read.is_given("public_url") || read.is_given("resource_identifier");
         let url = url::Url::parse(self.hub_url.as_str()).ok()?;
-        let host = url.host_str()?.trim_matches(['[', ']']).parse::<IpAddr>().ok()?;
-        (is_asked && !is_told && host.is_unspecified()).then(|| {
+        let host = url.host_str()?.trim_matches(['[', ']']).parse::<IpAddr>();
+        let is_nowhere = matches!(self.listen.first(), Some(Listen::Systemd | Listen::Unix(_)))
+            || host.is_ok_and(|host| host.is_unspecified());
+        (is_asked && !is_told && is_nowhere).then(|| {
             format!(
                 "1.0 tokens must name {} as their audience, which is nobody's address: set public_url, as in \
                  https://hub.example.com",

@@ -28,6 +28,10 @@ impl Config {
         if !changed.contains(&"resource_identifier") {
             policy.resource_identifier.clone_from(&before.resource_identifier);
         }
+        // The usual names are those of the protocol.
+        if !changed.contains(&"cookie_name") {
+            policy.cookie_names.clone_from(&before.cookie_names);
+        }
         policy.protocol = before.protocol;
         policy.metadata = before.metadata;
         policy.public_origins.clone_from(&before.public_origins);

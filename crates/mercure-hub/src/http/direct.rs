@@ -182,7 +182,7 @@ impl<'a> Conversation<'a> {
     async fn subscribe(mut self, request: Request) -> io::Result<()> {
         let terms = self.site.terms();
         let service = &terms.service;
-        match self.site.subscribe(&request, false).await {
+        match self.site.subscribe(&request, None).await {
             Ok(mut accepted) => {
                 if let Some(address) = self.admission.address.take() {
                     accepted.hold(Box::new(address));

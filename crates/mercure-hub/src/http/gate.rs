@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -63,6 +63,32 @@ impl Drop for Counted {
 pub(crate) struct AddressPermit {
     addresses: Arc<Addresses>,
     source: Source,
+}
+
+/// The place that a connection has itself, which one of its streams may use.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OwnPlace(Arc<AtomicBool>);
+
+#[derive(Debug)]
+struct OwnPlaceTaken(OwnPlace);
+
+impl OwnPlace {
+    fn take(&self) -> Option<OwnPlaceTaken> {
+        (!self.0.swap(true, Ordering::Relaxed)).then(|| OwnPlaceTaken(self.clone()))
+    }
+}
+
+impl Drop for OwnPlaceTaken {
+    fn drop(&mut self) {
+        self.0.0.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Held for OwnPlaceTaken {
+    // A connection of several streams stays in its process.
+    fn note(&self) -> Option<String> {
+        None
+    }
 }
 
 impl Held for AddressPermit {
@@ -140,20 +166,27 @@ impl Gate {
         Some(Admission { _http: http, address })
     }
 
-    /// Counts a stream for the address that a proxy speaks for, or for one that has several streams on a
-    /// connection, which alone has been counted.
+    /// Counts a stream for the address that a proxy speaks for; and, on a connection that carries several,
+    /// all but the first, which goes with the place of the connection.
     pub(crate) fn admit_stream(
         &self,
         quotas: &Quotas,
         request: &Request,
-        is_multiplexed: bool,
-    ) -> Result<Option<AddressPermit>, Answer> {
+        place: Option<&OwnPlace>,
+    ) -> Result<Option<Box<dyn Held>>, Answer> {
         let Some(client) = quotas.trusted_proxies.client(request) else { return Ok(None) };
-        let is_counted = !is_multiplexed || !speaks_for_itself(quotas, client);
-        if Some(client) == request.peer && is_counted {
-            return Ok(None);
+        if Some(client) == request.peer {
+            match place {
+                Some(place) if speaks_for_itself(quotas, client) => {
+                    if let Some(taken) = place.take() {
+                        return Ok(Some(Box::new(taken)));
+                    }
+                }
+                _ => return Ok(None),
+            }
         }
-        self.take(quotas, client).ok_or_else(Answer::too_many_connections)
+        let permit = self.take(quotas, client).ok_or_else(Answer::too_many_connections)?;
+        Ok(permit.map(|permit| Box::new(permit) as Box<dyn Held>))
     }
 
     /// Counts a stream that was counted in the process before, however many there are.
@@ -282,23 +315,21 @@ mod tests {
     #[test]
     fn streams_that_share_a_connection_are_counted_each() {
         let (gate, quotas) = (Gate::new(), quotas());
-        let stream = |peer, is_multiplexed| {
+        let stream = |peer, place| {
             let request = Request { peer: address(peer), ..Request::default() };
-            gate.admit_stream(&quotas, &request, is_multiplexed)
+            gate.admit_stream(&quotas, &request, place)
         };
-        let (_connection, first) =
-            (gate.admit(&quotas, address("192.0.2.1")), stream("192.0.2.1", true));
-        assert!(first.is_ok_and(|permit| permit.is_some()));
-        let _second = stream("192.0.2.1", true).expect("the first is over");
-        assert!(stream("192.0.2.1", true).is_err_and(|answer| answer.status == 429));
-        assert!(
-            stream("192.0.2.1", false).is_ok_and(|permit| permit.is_none()),
-            "it is its connection"
-        );
-        assert!(
-            stream("127.0.0.1", true).is_ok_and(|permit| permit.is_none()),
-            "it could be a proxy"
-        );
+        let (one, local) = (OwnPlace::default(), OwnPlace::default());
+        let _connection = gate.admit(&quotas, address("192.0.2.1"));
+        let again = || stream("192.0.2.1", Some(&one));
+        let first = again().expect("the place of the connection").expect("taken");
+        let _second = again().expect("a place of its own").expect("taken");
+        assert!(again().is_err_and(|answer| answer.status == 429));
+        drop(first);
+        assert!(again().is_ok_and(|held| held.is_some()), "the connection still has its place");
+        assert!(stream("192.0.2.1", None).is_ok_and(|held| held.is_none()), "it is its connection");
+        let unbounded = stream("127.0.0.1", Some(&local));
+        assert!(unbounded.is_ok_and(|held| held.is_none()), "it could be a proxy");
     }
 
     #[test]

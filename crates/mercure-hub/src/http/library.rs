@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use bytes::BytesMut;
 use hyper::service::Service as _;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
@@ -17,7 +17,8 @@ use tokio::time::Instant;
 use super::classify::{MAX_HEAD, is_open};
 use super::connection::{Connection, Peer};
 use super::direct::PATIENCE;
-use super::owed::{Answered, Owed, Standing};
+use super::gate::OwnPlace;
+use super::owed::{Answered, Owed, Standing, Tasks};
 use super::prefixed::Prefixed;
 use super::refused::Refused;
 use crate::accepting::stopped;
@@ -39,8 +40,8 @@ pub(super) struct Serving {
     pub(super) write_timeout: Duration,
 }
 
-fn builder() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn builder(tasks: Tasks) -> auto::Builder<Tasks> {
+    let mut builder = auto::Builder::new(tasks);
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -62,10 +63,12 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let Serving { peer, router, mut shutdown, write_timeout } = serving;
-    let (builder, owed) = (builder(), Arc::new(Owed::default()));
+    let (owed, place) = (Arc::new(Owed::default()), OwnPlace::default());
+    let builder = builder(Tasks(Arc::clone(&owed)));
     let (service, asked) = (TowerToHyperService::new(router), Arc::clone(&owed));
     let service = hyper::service::service_fn(move |mut request: http::Request<_>| {
         request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(place.clone());
         let (answering, ticket) = (service.call(request), asked.ask());
         async move { answering.await.map(|response| Answered::new(response, ticket)) }
     });
@@ -74,6 +77,8 @@ where
     let (mut is_leaving, mut idle_since) = (false, None);
     let result = loop {
         tokio::select! {
+            // A request that has come is seen before a stop.
+            biased;
             result = connection.as_mut() => break result,
             () = stopped(&mut shutdown), if !is_leaving => {
                 is_leaving = true;
@@ -152,7 +157,7 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use axum::routing::get;
-    use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio::io::{AsyncWriteExt as _, DuplexStream, ReadHalf, WriteHalf, duplex};
 
     use super::*;
 
@@ -176,48 +181,76 @@ mod tests {
         }
     }
 
-    /// Frames of HTTP/2: its preface, settings with an initial window, and GET / (RFC 9113).
-    fn request(window: u8) -> Vec<u8> {
+    /// Frames of HTTP/2: its preface, settings with an initial window, and GET / as a stream (RFC 9113).
+    fn request(window: u8, stream: u8) -> Vec<u8> {
         let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         bytes.extend([0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, window]);
-        bytes.extend([0, 0, 6, 1, 5, 0, 0, 0, 1, 0x82, 0x84, 0x86, 0x41, 1, b'x']);
+        bytes.extend([0, 0, 6, 1, 5, 0, 0, 0, stream, 0x82, 0x84, 0x86, 0x41, 1, b'x']);
         bytes
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn who_opens_no_window_for_an_answer_is_turned_out() {
-        for window in [0, 1] {
-            let (mut client, serving, _stop) = serving();
-            client.write_all(&request(window)).await.expect("write");
-            let begin = Instant::now();
-            assert_eq!(serving.await, Some(Refused::Late), "{window}");
-            assert!(begin.elapsed() < Duration::from_secs(20), "{window}");
-        }
-    }
-
-    /// Answers every ping, as a live client does.
-    async fn answer_pings(mut client: DuplexStream) {
-        let (mut head, mut body) = ([0; 9], Vec::new());
+    /// Answers every ping, as a live client does; the types of the other frames, and when they came.
+    async fn live(mut client: ReadHalf<DuplexStream>, answers: Answers) -> Vec<(u8, Duration)> {
+        let (mut head, mut body, mut seen) = ([0; 9], Vec::new(), Vec::new());
+        let begin = Instant::now();
         while client.read_exact(&mut head).await.is_ok() {
             body.resize(usize::from(head[1]) << 8 | usize::from(head[2]), 0);
             if client.read_exact(&mut body).await.is_err() {
-                return;
+                break;
             }
             if (head[3], head[4]) == (6, 0) {
                 head[4] = 1;
                 let answer = [&head[..], &body].concat();
-                let _ = client.write_all(&answer).await;
+                let _ = answers.lock().await.write_all(&answer).await;
             }
+            seen.push((head[3], begin.elapsed()));
+        }
+        seen
+    }
+
+    type Answers = Arc<tokio::sync::Mutex<WriteHalf<DuplexStream>>>;
+
+    const RESET: u8 = 3;
+    const GOAWAY: u8 = 7;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_no_window_opens_for_is_given_up_and_nothing_else() {
+        for window in [0, 1] {
+            let (mut client, serving, _stop) = serving();
+            client.write_all(&request(window, 1)).await.expect("write");
+            let (read, write) = tokio::io::split(client);
+            let client = tokio::spawn(live(read, Arc::new(write.into())));
+            assert_eq!(serving.await, None, "{window}");
+            let seen = client.await.expect("it is told");
+            let at =
+                |kind| seen.iter().find(|(found, _)| *found == kind).map(|(_, at)| at.as_secs());
+            assert!(at(RESET).is_some_and(|at| (10..20).contains(&at)), "{window}: {seen:?}");
+            assert!(at(GOAWAY).is_some_and(|at| at >= IDLE.as_secs()), "{window}: {seen:?}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_that_carries_nothing_ends() {
+    async fn a_connection_that_carries_nothing_ends_and_no_other() {
         let (mut client, serving, _stop) = serving();
-        client.write_all(&request(100)).await.expect("write");
-        let (begin, client) = (Instant::now(), tokio::spawn(answer_pings(client)));
+        client.write_all(&request(100, 1)).await.expect("write");
+        let (read, write) = tokio::io::split(client);
+        let write: Answers = Arc::new(write.into());
+        let (begin, reading) = (Instant::now(), tokio::spawn(live(read, Arc::clone(&write))));
+        tokio::spawn(async move {
+            for stream in (3..=241).step_by(2) {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                let bytes = request(100, stream);
+                // Without the preface and the settings.
+                let _ = write.lock().await.write_all(&bytes[39..]).await;
+            }
+        });
         assert_eq!(serving.await, None);
-        assert!((IDLE..IDLE + LOOK).contains(&begin.elapsed()), "{:?}", begin.elapsed());
-        client.await.expect("it is told");
+        let last = Duration::from_secs(120 * 5);
+        assert!(
+            (last + IDLE..last + IDLE + LOOK * 2).contains(&begin.elapsed()),
+            "{:?}",
+            begin.elapsed()
+        );
+        reading.await.expect("it is told");
     }
 }

@@ -10,7 +10,9 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use hyper::rt::Executor;
 use mercure_engine::BodyEnd;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// Longest piece that the library gets at once, in bytes: the last one it keeps beyond the body.
@@ -23,7 +25,11 @@ pub(super) struct Owed(Mutex<Debts>);
 #[derive(Debug, Default)]
 struct Debts {
     next: u64,
+    /// What `next` was at the last look.
+    seen: u64,
     open: HashMap<u64, Debt>,
+    /// Of the one that was asked for last, until its task begins.
+    beginning: Option<Arc<Notify>>,
 }
 
 #[derive(Debug, Default)]
@@ -33,6 +39,8 @@ struct Debt {
     end: Option<BodyEnd>,
     /// When it was first seen waiting for the client.
     waits_since: Option<Instant>,
+    /// Ends its task, if it has one of its own.
+    end_task: Option<Arc<Notify>>,
 }
 
 /// How a connection stands.
@@ -40,9 +48,9 @@ struct Debt {
 pub(super) enum Standing {
     /// Nothing was asked that is not answered and taken.
     Idle,
-    /// Something is worked on, or taken.
+    /// Something is worked on, or taken, or was since the last look.
     Busy,
-    /// The client does not take what it has asked for.
+    /// The client does not take what it has asked for, on a connection for nothing else.
     Stuck,
 }
 
@@ -52,30 +60,78 @@ impl Owed {
         let mut debts = self.lock();
         let id = debts.next;
         debts.next += 1;
+        debts.beginning = Some(Arc::default());
         debts.open.insert(id, Debt::default());
         Ticket { owed: Arc::clone(self), id }
     }
 
-    /// How the connection stands, if a client may take `patience` before it takes more of an answer.
+    /// The task of what was asked for last begins: it ends when this notifies.
+    fn begin(&self) -> Option<Arc<Notify>> {
+        let mut debts = self.lock();
+        let (id, end_task) = (debts.next.checked_sub(1)?, debts.beginning.take());
+        if let Some(debt) = debts.open.get_mut(&id) {
+            debt.end_task.clone_from(&end_task);
+        }
+        end_task
+    }
+
+    /// How the connection stands, if a client may take `patience` before it takes more of an answer. Ends
+    /// the tasks of those answers that it leaves where they are.
     pub(super) fn look(&self, now: Instant, patience: Duration) -> Standing {
         let mut debts = self.lock();
-        if debts.open.is_empty() {
+        let has_asked = debts.seen != debts.next;
+        debts.seen = debts.next;
+        if debts.open.is_empty() && !has_asked {
             return Standing::Idle;
         }
-        let is_late = |debt: &mut Debt| {
-            let waits = debt.is_answered && debt.end.as_ref().is_none_or(BodyEnd::is_reached);
-            let since = waits.then(|| debt.waits_since.unwrap_or(now));
-            debt.waits_since = since;
-            since.is_some_and(|since| now.duration_since(since) >= patience)
-        };
-        match debts.open.values_mut().any(is_late) {
-            true => Standing::Stuck,
-            false => Standing::Busy,
+        let mut is_stuck = false;
+        for debt in debts.open.values_mut() {
+            let is_late = debt.is_late(now, patience);
+            match &debt.end_task {
+                _ if !is_late => {}
+                Some(task) => task.notify_one(),
+                None => is_stuck = true,
+            }
         }
+        if is_stuck { Standing::Stuck } else { Standing::Busy }
     }
 
     fn lock(&self) -> MutexGuard<'_, Debts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Debt {
+    fn is_late(&mut self, now: Instant, patience: Duration) -> bool {
+        let waits = self.is_answered && self.end.as_ref().is_none_or(BodyEnd::is_reached);
+        self.waits_since = waits.then(|| self.waits_since.unwrap_or(now));
+        self.waits_since.is_some_and(|since| now.duration_since(since) >= patience)
+    }
+}
+
+/// Runs the streams of an HTTP/2 connection as tasks that can be ended one by one: the library resets a
+/// stream whose task ends early. It begins a task right after it has asked for the answer.
+#[derive(Debug, Clone)]
+pub(super) struct Tasks(pub(super) Arc<Owed>);
+
+impl<F> Executor<F> for Tasks
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        let end = self.0.begin();
+        tokio::spawn(async move {
+            let ended = async {
+                match &end {
+                    Some(end) => end.notified().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = future => {}
+                () = ended => tracing::debug!("an answer was not taken"),
+            }
+        });
     }
 }
 
@@ -112,7 +168,7 @@ impl Answered {
     pub(super) fn new(response: http::Response<Body>, ticket: Ticket) -> http::Response<Self> {
         let (mut head, body) = response.into_parts();
         let end = head.extensions.remove::<BodyEnd>();
-        ticket.update(|debt| *debt = Debt { is_answered: true, end, waits_since: None });
+        ticket.update(|debt| (debt.is_answered, debt.end) = (true, end));
         let body = Self { body, piece: Bytes::new(), has_begun: false, ticket };
         http::Response::from_parts(head, body)
     }
@@ -192,6 +248,8 @@ mod tests {
         assert!(answer.frame().await.is_none());
         drop(answer);
         assert_eq!(later(99), Standing::Idle);
+        drop(owed.ask());
+        assert_eq!((later(99), later(99)), (Standing::Busy, Standing::Idle), "something was asked");
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,6 +13,7 @@ use mercure_engine::body;
 use mercure_protocol::{Metadata, Principal};
 
 use super::answer::{request_of, response_of, stream_of};
+use super::gate::OwnPlace;
 use super::pages::pages;
 use super::site::Site;
 use crate::api::{self, Answer};
@@ -121,12 +122,12 @@ async fn metadata(State(site): State<Arc<Site>>, request: Request) -> Response {
 async fn subscribe(site: &Site, request: Request) -> Response {
     let (head, _) = request.into_parts();
     let (request, terms) = (request_of(&head), site.terms());
-    respond(site.subscribe(&request, is_multiplexed(&head)).await, &terms.service)
+    respond(site.subscribe(&request, place(&head)).await, &terms.service)
 }
 
-/// Whether a connection may carry several streams.
-fn is_multiplexed(head: &http::request::Parts) -> bool {
-    head.version == http::Version::HTTP_2
+/// The place of the connection, if it may carry several streams.
+fn place(head: &http::request::Parts) -> Option<&OwnPlace> {
+    head.extensions.get().filter(|_| head.version == http::Version::HTTP_2)
 }
 
 /// A subscription whose parameters are in the body (RFC 10008).
@@ -138,7 +139,7 @@ async fn query(site: &Site, request: Request) -> Response {
         true => match read(body, service.max_request_body).await {
             Ok(form) => {
                 request.form = form.into();
-                return respond(site.subscribe(&request, is_multiplexed(&head)).await, service);
+                return respond(site.subscribe(&request, place(&head)).await, service);
             }
             Err(refusal) => refusal,
         },

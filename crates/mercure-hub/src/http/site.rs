@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::connection::{Connection, Peer};
 use super::direct::{Conversation, PATIENCE, Rest};
-use super::gate::{Admission, Gate};
+use super::gate::{Admission, Gate, OwnPlace};
 use super::library::{Serving, serve, serve_fresh};
 use super::pages::Pages;
 use super::prefixed::Prefixed;
@@ -90,13 +90,13 @@ impl Site {
     pub(super) async fn subscribe(
         &self,
         request: &Request,
-        is_multiplexed: bool,
+        place: Option<&OwnPlace>,
     ) -> Result<Accepted, Answer> {
         let terms = self.terms();
-        let counted = self.gate.admit_stream(&terms.quotas, request, is_multiplexed)?;
+        let counted = self.gate.admit_stream(&terms.quotas, request, place)?;
         let mut accepted = api::subscribe(&terms.service, &terms.policy, request, None).await?;
         if let Some(counted) = counted {
-            accepted.hold(Box::new(counted));
+            accepted.hold(counted);
         }
         Ok(accepted)
     }
@@ -126,9 +126,6 @@ impl Site {
         connection: &mut Connection,
         shutdown: &watch::Receiver<bool>,
     ) -> Option<Option<IpAddr>> {
-        if self.is_full(connection) {
-            return None;
-        }
         let (peer, quotas) = (connection.peer(), &self.terms().quotas);
         if !self.proxy_protocol || peer.is_some_and(|peer| !quotas.trusted_proxies.contains(peer)) {
             return Some(peer);
@@ -149,11 +146,19 @@ impl Site {
 
     /// Lets a connection in, or turns it away at once.
     fn admit(&self, connection: &Connection, peer: Option<IpAddr>) -> Option<Admission> {
-        let admission = self.gate.admit(&self.terms().quotas, peer);
+        let admission = self.admit_silently(connection, peer);
         if admission.is_none() {
             connection.turn_away();
         }
         admission
+    }
+
+    /// The same for one that plain words mean nothing to.
+    fn admit_silently(&self, connection: &Connection, peer: Option<IpAddr>) -> Option<Admission> {
+        match self.is_full(connection) {
+            true => None,
+            false => self.gate.admit(&self.terms().quotas, peer),
+        }
     }
 
     /// Whether so many files are open that the log and the operator would get none. The kernel gives each
@@ -162,7 +167,6 @@ impl Site {
         let is_full = connection.as_fd().as_raw_fd() >= self.most_open;
         if is_full {
             self.gate.refusals.count(Refused::Connections);
-            connection.turn_away();
         }
         is_full
     }
@@ -226,7 +230,7 @@ impl Site {
         };
         let Some(peer) = self.meet(&mut connection, &shutdown).await else { return };
         // Not in plain words: it waits for a handshake.
-        let Some(_admission) = self.gate.admit(&self.terms().quotas, peer) else { return };
+        let Some(_admission) = self.admit_silently(&connection, peer) else { return };
         connection.prepare(self.write_timeout);
         let Some(shaken) = unless(&shutdown, tls.accept(connection)).await else { return };
         match shaken {

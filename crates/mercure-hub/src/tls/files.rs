@@ -19,8 +19,8 @@ use x509_parser::time::ASN1Time;
 /// ways (renames, links of links), which a look at both files meets in all of them.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// What is left of a certificate's life, in seconds, when its end is worth a word: it should have been
-/// renewed long before.
+/// What is left of a certificate's life, in seconds, when its end is worth a word, unless a third of it is
+/// less: it should have been renewed before.
 const SOON: i64 = 14 * 24 * 3600;
 
 /// A certificate and its key, in two PEM files that somebody else renews.
@@ -54,13 +54,14 @@ impl CertificateFiles {
     pub(crate) fn advice(&self, hosts: &[&str]) -> Vec<String> {
         let certificate = self.leaf();
         let mut advice = Vec::new();
-        let left = not_after(&certificate).map(|at| at - ASN1Time::now().timestamp());
-        match left {
-            Some(..0) => advice.push(format!("the certificate has expired ({})", self.expiry())),
-            Some(0..SOON) => {
-                advice.push(format!("the certificate expires soon ({})", self.expiry()));
+        if let Some(found) = x509(&certificate) {
+            let (from, to) = (found.validity().not_before, found.validity().not_after);
+            let soon = SOON.min((to.timestamp() - from.timestamp()) / 3);
+            match to.timestamp() - ASN1Time::now().timestamp() {
+                ..0 => advice.push(format!("the certificate has expired ({to})")),
+                left if left < soon => advice.push(format!("the certificate expires soon ({to})")),
+                _ => {}
             }
-            _ => {}
         }
         let is_for = |host: &&&str| {
             let parsed = ParsedCertificate::try_from(&certificate);

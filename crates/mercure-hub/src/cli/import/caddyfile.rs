@@ -99,10 +99,11 @@ fn tokens(text: &str) -> Result<Vec<Token>, String> {
                 while let Some(letter) = letters.next_if(|letter| !letter.is_whitespace()) {
                     word.push(letter);
                 }
+                let ends_line = matches!(letters.peek(), Some('\r' | '\n'));
                 tokens.push(match (word.as_str(), word.strip_prefix("<<")) {
                     ("{", _) => Token::Open,
                     ("}", _) => Token::Close,
-                    (_, Some(marker)) if !marker.is_empty() => {
+                    (_, Some(marker)) if !marker.is_empty() && ends_line => {
                         Token::Word(heredoc(&mut letters, marker)?)
                     }
                     _ => Token::Word(word),
@@ -131,22 +132,25 @@ fn quoted(
     Err("it has a quote that is not closed".to_owned())
 }
 
-/// The lines up to the one that holds nothing but the marker, without what that one is indented by.
+/// The lines up to the one that begins with the marker, without what that one is indented by.
 fn heredoc(
     letters: &mut std::iter::Peekable<std::str::Chars<'_>>,
     marker: &str,
 ) -> Result<String, String> {
     let mut lines = Vec::new();
     while letters.peek().is_some() {
-        let line: String =
-            std::iter::from_fn(|| letters.next_if(|letter| *letter != '\n')).collect();
-        if line.trim() == marker {
-            let indent = &line[..line.len() - line.trim_start().len()];
-            let bare = |line: &String| line.strip_prefix(indent).unwrap_or(line).to_owned();
+        let mut ahead = letters.clone();
+        let blank = |letter: &char| letter.is_whitespace() && *letter != '\n';
+        let indent: String = std::iter::from_fn(|| ahead.next_if(blank)).collect();
+        let is_marker = marker.chars().all(|letter| ahead.next_if_eq(&letter).is_some());
+        if is_marker && ahead.peek().is_none_or(|letter| letter.is_whitespace()) {
+            // What follows on its line is words again.
+            *letters = ahead;
+            let bare = |line: &String| line.strip_prefix(&indent).unwrap_or(line).to_owned();
             // The first is what follows the marker on its own line.
             return Ok(lines.iter().skip(1).map(bare).collect::<Vec<_>>().join("\n"));
         }
-        lines.push(line);
+        lines.push(std::iter::from_fn(|| letters.next_if(|letter| *letter != '\n')).collect());
         letters.next();
     }
     Err(format!("<<{marker} has no end"))
@@ -202,19 +206,14 @@ mod tests {
 
     #[test]
     fn a_site_without_braces_and_a_value_of_several_lines() {
-        let text =
-            "\u{feff}hub.example\nmercure {\n  jwt <<END\n    one\n      two\n    END HS256\n}";
-        assert!(parse(text, &BTreeMap::new()).is_err(), "the marker must stand alone");
-        let text = text.replace("END HS256", "END\n a b");
-        let found = parse(&text, &BTreeMap::new()).expect("valid");
+        let text = "\u{feff}hub.example\nmercure {\n  jwt <<END\n    one\n      two\n    END HS256\n a <<b c\n}";
+        let found = parse(text, &BTreeMap::new()).expect("valid");
         let [site] = &found[..] else { panic!("{found:?}") };
         assert_eq!(site.name, "hub.example");
         let [jwt, a] = &site.block[0].block[..] else { panic!("{site:?}") };
-        assert_eq!(
-            (jwt.name.as_str(), &jwt.arguments[..]),
-            ("jwt", &["one\n  two".to_owned()][..])
-        );
-        assert_eq!(a.name, "a");
+        let texts = |words: [&str; 2]| words.map(str::to_owned);
+        assert_eq!((&*jwt.name, &jwt.arguments[..]), ("jwt", &texts(["one\n  two", "HS256"])[..]));
+        assert_eq!((&*a.name, &a.arguments[..]), ("a", &texts(["<<b", "c"])[..]));
     }
 
     #[test]

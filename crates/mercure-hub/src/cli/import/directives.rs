@@ -1,5 +1,7 @@
 //! What a mercure block, and the site around it, mean here.
 
+use std::collections::BTreeSet;
+
 use super::Draft;
 use super::caddyfile::{Directive, UNSET};
 
@@ -49,10 +51,17 @@ fn encrypted(names: &[&str], tls: Option<&Directive>, draft: &mut Draft) {
     });
     let (mut hosts, mut listen): (Vec<_>, Vec<_>) =
         parts.map(|(host, port)| (host.to_owned(), format!("0.0.0.0:{port}"))).unzip();
-    listen.dedup();
-    hosts.dedup();
+    for names in [&mut hosts, &mut listen] {
+        let mut seen = BTreeSet::new();
+        names.retain(|name| seen.insert(name.clone()));
+    }
     draft.set("listen", listen);
     draft.one("redirect_listen", "0.0.0.0:80");
+    if tls.is_some_and(|tls| !tls.block.is_empty()) {
+        draft.note(
+            "the options of tls: not imported; see acme_directory, acme_challenge and acme_ca",
+        );
+    }
     match tls.map_or(&[][..], |tls| &tls.arguments) {
         [certificate, key] => {
             draft.one("tls_cert", certificate);
@@ -69,8 +78,10 @@ fn encrypted(names: &[&str], tls: Option<&Directive>, draft: &mut Draft) {
 }
 
 fn names_of(names: &[&str]) -> Vec<String> {
-    let bare = |name: &&str| name.trim_start_matches("https://").trim_end_matches('/').to_owned();
-    names.iter().map(|name| format!("https://{}", bare(name))).collect()
+    let url =
+        |name: &&str| url::Url::parse(&format!("https://{}", name.trim_start_matches("https://")));
+    let urls = names.iter().filter_map(|name| url(name).ok());
+    urls.map(|url| url.origin().ascii_serialization()).collect()
 }
 
 /// The mercure block itself.
