@@ -209,15 +209,15 @@ pub static SETTINGS: &[Setting] = &[
         "write_timeout",
         "60s",
         "DURATION",
-        "How long a subscriber may refuse what waits for it",
+        "How long a client may leave what waits for it",
     ),
     setting("max_connections", "100000", "COUNT", "Subscribers at once"),
     setting(
         "max_connections_per_address",
         "1000",
         "COUNT",
-        "Connections at once of one address, or of one /64 network of IPv6, beyond this machine; 0 for no \
-         bound",
+        "Connections, and streams of HTTP/2, at once of one address, or of one /64 network of IPv6, beyond \
+         this machine; 0 for no bound",
     )
     .live(),
     setting(
