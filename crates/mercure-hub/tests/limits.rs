@@ -305,7 +305,7 @@ fn abuse(address: &str, times: usize) -> Elsewhere {
                     let _ = wire.write(&request).await;
                     let _ = wire.until("\r\n\r\n").await;
                     // Kept for a moment, so that several are there at once, without a common beat.
-                    tokio::time::sleep(Duration::from_millis(fastrand::u64(10..=30))).await;
+                    tokio::time::sleep(Duration::from_millis(fastrand::u64(20..=60))).await;
                 }
             }
         });

@@ -51,6 +51,9 @@ pub struct SubscribeQuery {
     pub authorization: Option<String>,
 }
 
+/// Parameters of a subscription that name no matcher: there is room for those of proxies and pages.
+const OTHER_PARAMETERS: usize = 100;
+
 impl SubscribeQuery {
     /// Parses a raw query component and, of a `QUERY` request, the form in its body. Both are one
     /// list of parameters; of those that may stand once, the query component's counts.
@@ -67,6 +70,9 @@ impl SubscribeQuery {
     ) -> Result<Self, Error> {
         let mut parsed = Self { matchers: Vec::new(), last_event_id: None, authorization: None };
         let mut asked = Vec::new();
+        // Counted before any of them is looked at: others than matchers are few.
+        let count = query.iter().chain(body).filter(|byte| **byte == b'&').count();
+        within("number of parameters", count, limits.matchers.saturating_add(OTHER_PARAMETERS))?;
         let pairs = form::parameters("query", query).chain(form::parameters("body", body));
         for (name, value) in pairs {
             asked.extend(parsed.take(&name, value, protocol)?);
@@ -165,6 +171,18 @@ mod tests {
         assert_eq!(query.matchers.len(), 3, "match and match_exact are one subscription");
         assert_eq!(query.last_event_id, Some(LastEventId::After("x".into())));
         assert_eq!(query.authorization.as_deref(), Some("t"));
+    }
+
+    #[test]
+    fn parameters_have_a_bound_and_others_have_room() {
+        let most = Limits::default().matchers;
+        let parameters = |count: usize| format!("topic=t{}", "&utm=x".repeat(count));
+        assert!(parse(&parameters(OTHER_PARAMETERS), Protocol::Both).is_ok());
+        let error =
+            parse(&parameters(most + OTHER_PARAMETERS + 1), Protocol::Both).expect_err("too many");
+        assert!(error.to_string().contains("number of parameters"), "{error}");
+        let error = parse(&"&match=a".repeat(most + 1), Protocol::Both).expect_err("too many");
+        assert!(error.to_string().contains("number of topic matchers"), "{error}");
     }
 
     #[test]

@@ -28,7 +28,8 @@ use crate::api::{self, Answer, Request, Service};
 
 /// How long a client may take to send a request, and to begin another one.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
-/// What is read at once, in bytes: the first request, and those of a publisher.
+/// Room for a request, in bytes. It grows with what has come: thousands of clients that have said a letter
+/// take no more than one that has said much.
 const FIRST_READ: usize = 2048;
 const NEXT_READ: usize = 16 * 1024;
 /// Answers that wait to leave together, in bytes.
@@ -139,7 +140,10 @@ impl<'a> Conversation<'a> {
     /// Reads something; `false` if there will be nothing.
     async fn read_more(&mut self, deadline: Instant) -> io::Result<bool> {
         let is_idle = self.read.is_empty();
-        self.read.reserve(if is_idle { FIRST_READ } else { NEXT_READ });
+        let room = self.read.capacity() - self.read.len();
+        if is_idle || room < FIRST_READ / 8 {
+            self.read.reserve((self.read.len() * 2).clamp(FIRST_READ, NEXT_READ));
+        }
         let (read, wait) = (self.connection.read_buf(&mut self.read), &mut self.wait);
         let mut read = pin!(read);
         let result = poll_fn(|cx| match read.as_mut().poll(cx) {
