@@ -294,7 +294,8 @@ fn abuse(address: &str, times: usize) -> Elsewhere {
             loop {
                 let request = match number % 6 {
                     0 => subscription("192.0.2.7"),
-                    1 => publication("192.0.2.8", &publisher()),
+                    // A flood, without waiting for answers.
+                    1 => publication("192.0.2.8", &publisher()).repeat(10),
                     2 => publication("192.0.2.9", &forged),
                     3 => large_body.clone(),
                     4 => many_topics.clone(),
