@@ -108,6 +108,8 @@ async fn tell_lines(
     // A worker says nothing more on this connection: whatever can be read is its end.
     let mut messages = Messages::default();
     tokio::select! {
+        // The last lines say why it stops.
+        biased;
         _ = telling => {}
         _ = messages.next(socket) => {}
         () = stopped(&mut stopping) => {}
