@@ -186,12 +186,13 @@ impl Config {
         if self.listen.is_empty() && read.error_count() == 0 {
             read.error("listen", "needs an address, as in 127.0.0.1:5500");
         }
-        let all = self.listen.iter().chain(&self.redirect_listen).chain(&self.ops_listen);
+        // A place that nobody has chosen gives way.
+        let ops = self.ops_listen.iter().filter(|_| self.ops_is_chosen);
+        let all = self.listen.iter().chain(&self.redirect_listen).chain(ops);
         let names: Vec<_> = all.map(ToString::to_string).collect();
         for (at, name) in names.iter().enumerate() {
             // Port 0 is another one each time.
-            let is_chosen = self.ops_is_chosen || at + 1 < names.len() || self.ops_listen.is_none();
-            if names[..at].contains(name) && !name.ends_with(":0") && is_chosen {
+            if names[..at].contains(name) && !name.ends_with(":0") {
                 read.problem(&format!(
                     "{name} is listened on twice: each address can be named once"
                 ));

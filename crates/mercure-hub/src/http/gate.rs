@@ -128,9 +128,7 @@ impl Source {
             }
         }
     }
-}
 
-impl Source {
     /// An address of it, from which it can be told again.
     fn network(self) -> IpAddr {
         match self {

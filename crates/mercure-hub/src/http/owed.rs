@@ -28,8 +28,6 @@ struct Debts {
     /// What `next` was at the last look.
     seen: u64,
     open: HashMap<u64, Debt>,
-    /// Of the one that was asked for last, until its task begins.
-    beginning: Option<Arc<Notify>>,
 }
 
 #[derive(Debug, Default)]
@@ -60,7 +58,6 @@ impl Owed {
         let mut debts = self.lock();
         let id = debts.next;
         debts.next += 1;
-        debts.beginning = Some(Arc::default());
         debts.open.insert(id, Debt::default());
         Ticket { owed: Arc::clone(self), id }
     }
@@ -68,11 +65,9 @@ impl Owed {
     /// The task of what was asked for last begins: it ends when this notifies.
     fn begin(&self) -> Option<Arc<Notify>> {
         let mut debts = self.lock();
-        let (id, end_task) = (debts.next.checked_sub(1)?, debts.beginning.take());
-        if let Some(debt) = debts.open.get_mut(&id) {
-            debt.end_task.clone_from(&end_task);
-        }
-        end_task
+        let last = debts.next.checked_sub(1)?;
+        let debt = debts.open.get_mut(&last)?;
+        Some(Arc::clone(debt.end_task.get_or_insert_default()))
     }
 
     /// How the connection stands, if a client may take `patience` before it takes more of an answer. Ends

@@ -151,16 +151,16 @@ async fn query(site: &Site, request: Request) -> Response {
 
 async fn publish(site: &Site, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    response_of(publication(site, &head, body).await.unwrap_or_else(|refusal| refusal))
+    response_of(publication(site, &request_of(&head), body).await.unwrap_or_else(|refusal| refusal))
 }
 
 /// Judges the credentials before anything of the body is kept.
 async fn publication(
     site: &Site,
-    head: &http::request::Parts,
+    request: &api::Request,
     body: axum::body::Body,
 ) -> Result<Answer, Answer> {
-    let (request, terms) = (&request_of(head), site.terms());
+    let terms = site.terms();
     let (service, policy) = (&terms.service, &terms.policy);
     let principal = match site.publisher(&terms, request).await {
         Ok(principal) => principal,
