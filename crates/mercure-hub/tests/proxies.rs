@@ -46,6 +46,10 @@ async fn a_proxys_header_says_whose_connection_it_is() {
     let second = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\x7f\0\0\x01\0\x01\0\x02";
     let head = ask(&address, second, "").await.expect("an answer");
     assert_eq!(status(&head), "429", "{head}");
+    // Of whom the proxy does not name, nothing is believed: this one is not the first.
+    let claimed = "X-Forwarded-For: 192.0.2.1\r\n";
+    let head = ask(&address, b"PROXY UNKNOWN\r\n", claimed).await.expect("an answer");
+    assert_eq!(status(&head), "200", "{head}");
     assert_eq!(ask(&address, b"", "").await, None, "who says nothing is not served");
 }
 
