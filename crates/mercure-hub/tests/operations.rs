@@ -291,6 +291,16 @@ for at, place in enumerate(sys.argv[1].split(',')):
     listener.listen()
     os.dup2(listener.fileno(), 3 + at)
     os.set_inheritable(3 + at, True)
+#[test]
+fn signals_are_heard_that_who_starts_the_hub_has_blocked() {
+    let block = "import os, signal, sys\n\
+                 signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())\n\
+                 os.execv(sys.argv[1], sys.argv[1:])";
+    let mut hub = Node::start_under(&["python3", "-c", block], "memory://", &[]);
+    hub.process.signal("TERM");
+    assert!(hub.process.ends_within(PATIENCE), "{}", hub.words());
+}
+
     sockets.append(listener)
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(sockets)))
 os.execv(sys.argv[2], sys.argv[2:])

@@ -26,6 +26,7 @@ const USAGE: u8 = 2;
 const ALREADY_RUNNING: u8 = 3;
 
 pub(crate) fn main() -> ExitCode {
+    signals::unblock();
     let matches = command().get_matches();
     let result = match matches.subcommand() {
         None => serve::serve(&matches),

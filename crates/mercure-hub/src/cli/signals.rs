@@ -1,7 +1,16 @@
 use std::time::Duration;
 
+use nix::sys::signal::SigSet;
 use rustix::process::{Pid, Signal as Number, kill_process};
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
+
+/// Hears signals also if whoever has started this process does not want to hear any: servers block them in
+/// the threads that do their work (uWSGI), and what such a thread starts inherits that.
+pub(super) fn unblock() {
+    if let Err(error) = SigSet::empty().thread_set_mask() {
+        tracing::warn!(%error, "signals may be blocked");
+    }
+}
 
 /// What an operator wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
