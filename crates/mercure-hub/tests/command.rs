@@ -312,6 +312,18 @@ fn an_import_with_something_missing_is_refused() {
 }
 
 #[test]
+fn a_log_that_is_not_there_is_neither_waited_for_nor_made() {
+    let folder = tempfile::TempDir::new().expect("folder");
+    let path = folder.path().join("mistyped.db");
+    let url = format!("sqlite://{}", path.display());
+    for sub in ["list", "export", "trim", "verify"] {
+        let words = ["mistyped.db cannot be opened: No such file or directory"];
+        fails(&["history", sub, "--transport", &url], 1, &words);
+    }
+    assert!(!path.exists());
+}
+
+#[test]
 fn shells_and_man_know_every_setting() {
     for shell in ["bash", "zsh", "fish"] {
         let script = stdout(&run(&["completions", shell]));

@@ -153,7 +153,9 @@ impl Shared {
         if lock(&self.writer).is_some() {
             return Ok(());
         }
-        if held.is_none() && self.purpose != Purpose::Inspect {
+        if self.purpose == Purpose::Inspect {
+            self.is_there()?;
+        } else if held.is_none() {
             *held = Some(take_lock(&self.path)?);
         }
         let mut connection = self.connect()?;
@@ -169,6 +171,13 @@ impl Shared {
             let _ = self.identity.set((found.dev(), found.ino()));
         }
         Ok(())
+    }
+
+    /// Whoever looks at a log has mistyped its path rather than wants to wait for it.
+    fn is_there(&self) -> Outcome<()> {
+        File::open(&self.path).map(drop).map_err(|error| {
+            TransportError::Refused(format!("{} cannot be opened: {error}", self.path.display()))
+        })
     }
 
     /// What is written to a file that is deleted, or that another one has replaced, is lost with the
