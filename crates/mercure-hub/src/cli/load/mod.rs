@@ -195,10 +195,12 @@ async fn watch(plan: &Plan, tally: &Tally, report: &mut Report) {
     let mut quiet = Duration::ZERO;
     while quiet < PATIENCE {
         seconds.tick().await;
+        // Asked first: what arrives from here on belongs to the next second.
+        let is_complete = tally.is_complete();
         let line = report.second(plan.pid, tally);
         // Nobody may be watching.
         let _ = writeln!(std::io::stderr(), "{line}");
-        if tally.is_complete() {
+        if is_complete {
             return;
         }
         quiet = if report.is_quiet() { quiet + Duration::from_secs(1) } else { Duration::ZERO };
