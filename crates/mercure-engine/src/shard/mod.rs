@@ -281,8 +281,9 @@ impl Shard {
             // Whoever has just been accepted is answered; if that fails, there is nobody to answer.
             let _ = subscriber.release(self.shared.clock.now());
         }
-        subscriber.outlet.close();
+        // Counted first: who sees the end of the stream finds it among the figures.
         self.shared.counters.closed(reason);
+        subscriber.outlet.close();
         tracing::debug!(reason = reason.as_str(), "stream ended");
     }
 
