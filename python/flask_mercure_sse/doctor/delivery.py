@@ -50,8 +50,8 @@ def check_delivery(case: Case) -> bool:
 
 def _polls(case: Case, stream: Listener) -> bool:
     """Whether streams end at once because the server gives no connection away."""
-    if not stream.ends_at_once() or "retry:" not in stream.text:
-        return False
+    ends_at_once = stream.ends_at_once()
+    # Whatever the way there does to its end.
     if UNAVAILABLE in stream.text:
         case.fault(
             "hub-down",
@@ -59,6 +59,8 @@ def _polls(case: Case, stream: Listener) -> bool:
             "its log says why (The Mercure hub is unavailable: ...)",
         )
         return True
+    if not ends_at_once or "retry:" not in stream.text:
+        return False
     case.note(
         "warning",
         "polling",
