@@ -1,5 +1,6 @@
 //! Key sets that are fetched: rotation, failures, and how often they are asked for.
 
+mod drill;
 mod support;
 
 use std::io::{Read, Write};
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use drill::node::{Heir, Node, PATIENCE};
 use mercure_hub::config::{Config, Layers};
 use mercure_hub::{Listeners, Server};
 use serde_json::{Value, json};
@@ -156,6 +158,38 @@ async fn a_reload_keeps_what_was_fetched_while_its_server_is_away() {
     server.stop(async || ()).await.expect("stop");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_needs_what_the_program_before_has_fetched() {
+    let (pair, folder) = (pair_for("ES256"), tempfile::tempdir().expect("folder"));
+    let known = set(&[("known", &pair)]);
+    let (sets, file) = (Sets::serve(&known), folder.path().join("hub.toml"));
+    let text = format!(
+        "resource_identifier = \"{AUDIENCE}\"\n\
+         [[issuer]]\nid = \"{ONE}\"\npublisher = {{ jwks_uri = \"{}\" }}\n",
+        sets.url
+    );
+    std::fs::write(&file, text).expect("write");
+    let mut node = Node::start("memory://", &[&format!("--config={}", file.display())]);
+    let token = signed(&pair.private, "ES256", Some("known"), &claims(ONE));
+    let (address, request) = (node.address(), post("topic=t", &[&bearer(&token)]));
+    let asked = || tokio::task::spawn_blocking(ask(&address, &request));
+    let mut tries = 0..1000;
+    while asked().await.expect("asked") != "HTTP/1.1 200" {
+        assert!(tries.next().is_some(), "the set is fetched at the start");
+    }
+    sets.show(None);
+    node.process.signal("USR2");
+    node.says("fetching the keys of").await;
+    node.says("did not start").await;
+    assert_eq!(asked().await.expect("asked"), "HTTP/1.1 200", "the one with the keys goes on");
+    sets.show(Some(&known));
+    node.process.signal("USR2");
+    let _heir = Heir::of(&node, 1).await;
+    assert!(node.process.ends_within(PATIENCE), "{}", node.words());
+    sets.show(None);
+    assert_eq!(asked().await.expect("asked"), "HTTP/1.1 200");
+}
+
 #[test]
 fn made_up_key_names_cause_few_fetches() {
     let pair = pair_for("ES256");
@@ -185,7 +219,7 @@ fn a_set_may_be_a_file() {
     ));
     until(&hub, &signed(&old.private, "ES256", Some("old"), &claims(ONE)), 200);
     std::fs::write(&path, set(&[("new", &new)]).to_string()).expect("write");
-    assert_eq!(status(&hub, &signed(&new.private, "ES256", Some("new"), &claims(ONE))), 200);
+    until(&hub, &signed(&new.private, "ES256", Some("new"), &claims(ONE)), 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

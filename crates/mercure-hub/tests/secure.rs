@@ -45,8 +45,8 @@ fn port(hub: &TestHub) -> &str {
 
 fn curl(authority: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new("curl");
-    command.args(["--silent", "--show-error", "--max-time", "20", "--cacert"]).arg(authority);
-    command.args(arguments).env_remove("HTTPS_PROXY").env_remove("https_proxy");
+    command.args(["--silent", "--show-error", "--max-time", "20", "--noproxy", "*", "--cacert"]);
+    command.arg(authority).args(arguments);
     command
 }
 
@@ -290,6 +290,8 @@ impl Authority {
         let child = Command::new("pebble")
             .args(["-config", &file("pebble.json")])
             .env("PEBBLE_VA_NOSLEEP", "1")
+            // It refuses some requests by chance, and after several the hub waits for long.
+            .env("PEBBLE_WFE_NONCEREJECT", "0")
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -335,12 +337,20 @@ fn certified(authority: &Path, url: &str) {
     until(|| answer(authority, &["-o", "/dev/null", url]));
 }
 
+/// When the certificate ends that is shown, in Unix time, as far as `/metrics` knows.
+fn expiry(authority: &Path, ops: u16) -> Option<u64> {
+    let text = answer(authority, &[&format!("http://127.0.0.1:{ops}/metrics")]).expect("figures");
+    let name = "mercure_certificate_expiry_timestamp_seconds ";
+    text.lines().find_map(|line| line.strip_prefix(name)?.parse().ok())
+}
+
 fn from_authority(challenge: &str) {
     use std::os::unix::fs::PermissionsExt as _;
-    let (http, tls) = (free_port(), free_port());
+    let (http, tls, ops) = (free_port(), free_port(), free_port());
     let mut authority = Authority::start(http, tls);
     let root = authority.root();
     let mut settings = authority.settings(tls, challenge);
+    settings.push_str(&format!("ops_listen = \"127.0.0.1:{ops}\"\n"));
     if challenge == "http-01" {
         settings.push_str(&format!("redirect_listen = \"127.0.0.1:{http}\"\n"));
     }
@@ -348,6 +358,8 @@ fn from_authority(challenge: &str) {
     let hub = TestHub::with(&settings);
     certified(&root, &url);
     publish(&root, &url, "x");
+    let given = expiry(&root, ops);
+    assert!(given > Some(1_790_000_000), "it ends after today: {given:?}");
     drop(hub);
     let cache = authority.folder.path().join("cache");
     let mode = std::fs::metadata(&cache).expect("cache").permissions().mode();
@@ -357,6 +369,7 @@ fn from_authority(challenge: &str) {
     authority.child.kill().expect("it runs");
     let hub = TestHub::with(&settings);
     certified(&root, &url);
+    assert_eq!(expiry(&root, ops), given);
     drop(hub);
 }
 

@@ -1,11 +1,17 @@
 //! A hub as a process.
 
 use std::process::Command;
+use std::time::Duration;
 
 use mercure_transports::testing::{Process, free_port};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use crate::support::{PUBLISHER_KEY, SUBSCRIBER_KEY};
+
+/// How long something may take that has no reason to.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A node of a cluster, or a hub of its own.
 pub struct Node {
@@ -63,6 +69,8 @@ impl Node {
         let log = folder.path().join("log");
         let mut process = Process::start(&mut command, &log, "TERM").expect("the hub starts");
         process.wait_for(port);
+        let ops = arguments.iter().filter_map(|one| one.strip_prefix("--ops-listen=127.0.0.1:"));
+        ops.filter_map(|port| port.parse().ok()).for_each(|port| process.wait_for(port));
         process
     }
 
@@ -76,6 +84,15 @@ impl Node {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
+    /// Waits until it has said a word.
+    pub async fn says(&self, word: &str) {
+        let begin = Instant::now();
+        while !self.words().contains(word) {
+            assert!(begin.elapsed() < PATIENCE, "{word}: {}", self.words());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
@@ -87,4 +104,37 @@ pub fn without_settings(command: &mut Command) -> &mut Command {
         command.env_remove(name);
     }
     command
+}
+
+/// A process that is nobody's child here; it is ended with the test.
+pub struct Heir(pub Pid);
+
+impl Heir {
+    /// The one that the log names last.
+    pub async fn of(node: &Node, count: usize) -> Self {
+        let begin = Instant::now();
+        loop {
+            let words = node.words();
+            let named: Vec<_> = words.split(" process=").skip(1).collect();
+            if named.len() >= count {
+                let number =
+                    named[count - 1].split_whitespace().next().and_then(|n| n.parse().ok());
+                return Self(number.and_then(Pid::from_raw).expect("a process"));
+            }
+            assert!(begin.elapsed() < PATIENCE, "{words}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.0, signal).expect("it lives");
+    }
+}
+
+impl Drop for Heir {
+    fn drop(&mut self) {
+        if test_kill_process(self.0).is_ok() {
+            let _ = kill_process(self.0, Signal::TERM);
+        }
+    }
 }
