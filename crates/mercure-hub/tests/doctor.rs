@@ -34,7 +34,7 @@ fn hub(more: &[&str]) -> (Node, String) {
 fn a_healthy_hub_is_found_healthy() {
     let (node, token) = hub(&["--cors-origins=https://app.example"]);
     let url = format!("http://{}{PATH}", node.address());
-    let found = doctor(&url, &["--jwt", &token, "--idle=2s", "--origin=https://app.example"]);
+    let found = doctor(&url, &["--jwt", &token, "--idle=4s", "--origin=https://app.example"]);
     let said = words(&found);
     assert!(found.status.success(), "{said}");
     for fine in [

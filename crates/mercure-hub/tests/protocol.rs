@@ -146,7 +146,7 @@ fn a_token_ends_its_stream_in_time() {
     let hub = TestHub::start();
     let now = std::process::Command::new("date").arg("+%s").output().expect("date").stdout;
     let now: u64 = String::from_utf8_lossy(&now).trim().parse().expect("seconds");
-    let claims = json!({"mercure": {"subscribe": ["*"]}, "exp": now + 2});
+    let claims = json!({"mercure": {"subscribe": ["*"]}, "exp": now + 5});
     let token = sign(SUBSCRIBER_KEY, "JWT", &claims);
     let mut client = hub.subscribe("topic=a", &[&bearer(&token)]);
     assert_eq!(client.data(), None, "closed by the hub");

@@ -389,6 +389,9 @@ async fn a_redis_replica_takes_over() {
     let (transport, told) = start(&url).await.expect("started");
     // The replica has to be in step before it can confirm anything.
     eventually("a replica confirms", async || transport.append(record("a")).await.is_ok()).await;
+    // It learns of it from the master, now and then.
+    let log = || std::fs::read_to_string(folder.path().join("log")).unwrap_or_default();
+    eventually("the sentinel knows the replica", async || log().contains("+slave slave")).await;
     master.process.kill();
     redis_says(replica.port, &["CONFIG", "SET", "min-replicas-to-write", "0"]).await;
     let read = async || transport.locate("a").await.is_ok_and(|found| found.is_some());

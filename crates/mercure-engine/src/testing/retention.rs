@@ -27,7 +27,7 @@ async fn node(
 }
 
 async fn by_age(subject: &dyn Subject) -> Result<(), TransportError> {
-    let age = Some(Duration::from_secs(1));
+    let age = Some(Duration::from_secs(3));
     let transport = node(subject, Retention { age, ..Retention::default() }).await?;
     let position = accept(&*transport, "old").await?;
     eventually("an old event is dropped without anybody appending", async || {

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use crate::support::PATH;
 
 /// How long a client waits for a byte, heartbeats included, before it tries another node.
-const SILENCE: Duration = Duration::from_secs(8);
+const SILENCE: Duration = Duration::from_secs(20);
 
 /// A connection that is read piece by piece.
 pub struct Wire {

@@ -4,6 +4,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// How long a server may take to accept connections, on a busy machine.
@@ -102,9 +103,16 @@ impl Drop for Process {
     }
 }
 
-/// A port that nobody listens on now.
+/// A port that nobody listens on, that is given to nobody else here, and that no connection gets as
+/// its own: the kernel takes those from 32768 on.
 #[must_use]
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("bound").port()
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    const PORTS: u32 = 20_000;
+    let first = std::process::id().wrapping_mul(101);
+    let mut candidates = (0..PORTS).map(|_| {
+        let number = first.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % PORTS;
+        10_000 + u16::try_from(number).expect("below 20,000")
+    });
+    candidates.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
 }
