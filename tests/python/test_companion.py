@@ -150,7 +150,7 @@ def test_attempts_that_fail_leave_nothing_behind(start, runtime_dir):
 
 
 def test_a_successor_outlives_whoever_has_started_it(start, runtime_dir):
-    server = start(servers.gunicorn, "-w", "1")
+    server = start(servers.gunicorn, "-w", "1", FLASK_MERCURE_COMPANION_GRACE="1")
     stream = Stream.open(server.port, f"{HUB_PATH}?topic=t")
     server.publish("t", "1")
     before = status_of(server)["pid"]

@@ -20,6 +20,11 @@ def recipes(language: str, containing: str = "") -> list[str]:
     return [text for text in found if containing in text]
 
 
+def with_ports(recipe: str, ports: dict[str, int]) -> str:
+    """The recipe with the ports of the test in the place of its own."""
+    return re.sub("|".join(ports), lambda port: str(ports[port[0]]), recipe)
+
+
 def sees_events_at_once(port: int, server) -> None:
     """Through a proxy at a port: each event arrives before the next one is published."""
     stream = Stream.open(port, f"{HUB_PATH}?topic=t")
@@ -36,16 +41,16 @@ def application(start):
 
 
 def test_nginx(application, tmp_path):
-    recipe = recipes("nginx")[0].replace("8000", str(application.port))
+    recipe = with_ports(recipes("nginx")[0], {"8000": application.port})
     with neighbours.nginx(tmp_path / "nginx", recipe) as port:
         sees_events_at_once(port, application)
 
 
 def test_haproxy(application, tmp_path):
     port = servers.free_port()
-    recipe = recipes("haproxy")[0].replace("8000", str(application.port))
     config = tmp_path / "haproxy.cfg"
-    config.write_text(recipe.replace("8080", str(port)))
+    ports = {"8000": application.port, "8080": port}
+    config.write_text(with_ports(recipes("haproxy")[0], ports))
     command = [neighbours.tool("haproxy"), "-db", "-f", str(config)]
     with neighbours.running(command, port, tmp_path / "haproxy.log"):
         sees_events_at_once(port, application)
@@ -53,10 +58,10 @@ def test_haproxy(application, tmp_path):
 
 def test_caddy(application, tmp_path):
     port = servers.free_port()
-    recipe = recipes("caddyfile")[0].replace("8000", str(application.port))
+    recipe = with_ports(recipes("caddyfile")[0], {"8000": application.port, "8080": port})
     config = tmp_path / "Caddyfile"
     # The recipe alone would open Caddy's administration on a fixed port.
-    config.write_text("{\n    admin off\n}\n" + recipe.replace("8080", str(port)))
+    config.write_text("{\n    admin off\n}\n" + recipe)
     command = [neighbours.tool("caddy"), "run", "--config", str(config)]
     command += ["--adapter", "caddyfile"]
     with neighbours.running(command, port, tmp_path / "caddy.log", HOME=str(tmp_path)):
@@ -91,7 +96,7 @@ def test_a_hub_of_its_own_behind_nginx(start, tmp_path):
 def test_the_application_decides_and_nginx_connects(start, tmp_path):
     with neighbours.hub(tmp_path, **hub_settings()) as hub:
         server = start(servers.gunicorn, "-w", "1", **application_settings(1, hub))
-        recipe = recipes("nginx")[2].replace("8000", str(server.port)).replace("5500", str(hub))
+        recipe = with_ports(recipes("nginx")[2], {"8000": server.port, "5500": hub})
         recipe = recipe.replace("/var/log/nginx", str(tmp_path))
         with neighbours.nginx(tmp_path / "nginx", recipe) as port:
             sees_events_at_once(port, server)

@@ -17,7 +17,7 @@ import pytest
 import tomllib
 from flask import Flask, render_template_string
 
-from conftest import HUB_PATH, end_companions
+from conftest import HUB_PATH
 from support import servers
 from support.sse import Stream
 
@@ -112,7 +112,6 @@ def test_the_readmes_application(start, tmp_path, runtime_dir):
         assert stream.wait(1) == ["hello"]
         stream.close()
         server.stop()
-    end_companions(runtime_dir)
 
 
 def environment(port: int) -> dict[str, str]:
@@ -176,6 +175,7 @@ def test_the_playground():
     port = servers.free_port()
     with shell(f"exec {block('docs/production/debugger.md', 0)}", environment(port)) as hub:
         read_until(hub.stderr, "this is a playground")
+        read_until(hub.stderr, "listening")
         page = httpx.get(f"http://127.0.0.1:{port}{HUB_PATH}/ui/").text
         assert "Mercure debugger" in page
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import time
 
@@ -192,9 +193,9 @@ def test_a_proxy_that_compresses(doctor, start, tmp_path):
 
 def test_a_proxy_that_cuts_silent_streams(doctor, start, tmp_path):
     server = start(servers.gunicorn, "-w", "2")
-    plain = f"location / {{ {FORWARD.format(port=server.port)} proxy_read_timeout 2s; }}"
+    plain = f"location / {{ {FORWARD.format(port=server.port)} proxy_read_timeout 5s; }}"
     port = doctor.enter(neighbours.nginx(tmp_path / "nginx", plain))
-    status, faults, said = doctor(f"http://127.0.0.1:{port}", "--idle=5")
+    status, faults, said = doctor(f"http://127.0.0.1:{port}", "--idle=10")
     assert (status, faults) == (1, ["idle-cut"]), said
     assert "MERCURE_HUB_KEEPALIVE_INTERVAL" in said
 
@@ -258,7 +259,7 @@ def test_streams_that_hold_their_worker(doctor, start, tmp_path):
     server = start(servers.gunicorn, "-w", "1", "--graceful-timeout=1", **as_environment(config))
     page = f"http://127.0.0.1:{server.port}"
     status, faults, said = doctor(
-        page, "--timeout=2", **config, public_hub_url=f"{page}/through-a-view"
+        page, "--timeout=6", **config, public_hub_url=f"{page}/through-a-view"
     )
     assert (status, faults) == (1, ["held-worker"]), said
     assert "each stream holds a worker" in said
@@ -273,7 +274,7 @@ def test_clocks_that_differ(doctor, start, tmp_path):
     port = doctor.enter(ahead)
     status, faults, said = doctor(page, **external(port))
     assert (status, faults) == (1, ["clock-skew"]), said
-    assert "7200 s ahead" in said or "7199 s ahead" in said
+    assert re.search(r"\b7(19\d|200) s ahead", said), said
 
 
 @pytest.mark.parametrize(

@@ -432,6 +432,8 @@ def test_a_fork_beside_a_spool_in_use(tmp_path):
         import os, sys, threading, warnings
         warnings.simplefilter("ignore")
         from flask_mercure_sse import Publisher
+        from flask_mercure_sse.publishing import spool
+        spool._LOCK_TIMEOUT = 10  # eight that write at once on a busy machine
         publisher = Publisher("http://127.0.0.1:{closed_port()}/", "t", on_failure="spool",
                               spool={str(tmp_path / "spool")!r})
         def write(name):

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import companions
@@ -94,9 +94,8 @@ def test_an_external_hub_of_either_generation(make_app, protocol):
 
 
 def app_with(make_app, url: str, **config):
-    return make_app(
-        MERCURE_HUB_URL=url, MERCURE_PUBLISHER_JWT="token", MERCURE_TIMEOUT=0.5, **config
-    )
+    config = {"MERCURE_TIMEOUT": 0.5, **config}
+    return make_app(MERCURE_HUB_URL=url, MERCURE_PUBLISHER_JWT="token", **config)
 
 
 def test_failures_are_logged_or_raised(make_app, caplog):
@@ -124,7 +123,7 @@ def test_a_hanging_hub_costs_no_more_than_the_timeout(make_app):
 
 def test_a_refusal_is_an_error_not_an_id(make_app):
     with external_hub() as (_, url):
-        app = app_with(make_app, url, MERCURE_ON_FAILURE="raise")
+        app = app_with(make_app, url, MERCURE_ON_FAILURE="raise", MERCURE_TIMEOUT=10)
         with app.app_context():
             with pytest.raises(HubRefused, match=r"401.*MERCURE_PUBLISHER_JWT") as refused:
                 mercure_publish("t", "x")
@@ -186,6 +185,7 @@ def test_values_of_every_kind(app):
 TOPICS = st.text(st.characters(exclude_characters="\r\n\0", codec="utf-8"), min_size=1)
 
 
+@settings(deadline=None)
 @given(st.text(), st.lists(TOPICS.filter(lambda text: text != "*"), min_size=1), st.booleans())
 def test_the_form_says_what_was_meant(data, topics, private):
     from urllib.parse import parse_qsl
@@ -312,7 +312,7 @@ def test_tests_are_on_their_own(make_app, runtime_dir):
 
 
 def test_a_hanging_companion_costs_each_thread_the_timeout_once(make_app, runtime_dir):
-    app = make_app(MERCURE_TIMEOUT=1, MERCURE_ON_FAILURE="raise")
+    app = make_app(MERCURE_TIMEOUT=3, MERCURE_ON_FAILURE="raise")
     with app.app_context():
         mercure_publish("t", "x")
     (companion,) = companions(runtime_dir)
@@ -332,7 +332,7 @@ def test_a_hanging_companion_costs_each_thread_the_timeout_once(make_app, runtim
     for thread in threads:
         thread.join()
     os.kill(companion, signal.SIGCONT)
-    assert max(took) < 4, took
+    assert max(took) < 15, "each waits once, and not for the others"
 
 
 def test_a_misspelt_key_is_told(make_app, caplog):

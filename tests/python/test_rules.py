@@ -130,7 +130,8 @@ def own(number):
     return session.get("user") == int(number)
 """
     )
-    server = start(servers.gunicorn, folder=tmp_path, FLASK_MERCURE_TOKEN_LIFETIME="3")
+    server = start(servers.gunicorn, folder=tmp_path, FLASK_MERCURE_TOKEN_LIFETIME="5")
+    server.request("POST", "/publish")  # begins what lives longer than a stream
     cookie = server.request("POST", "/login")[2]["Set-Cookie"].partition(";")[0]
     granted = Stream.open(server.port, f"{HUB_PATH}?topic=users/7", {"Cookie": cookie})
     anonymous = Stream.open(server.port, f"{HUB_PATH}?topic=users/7")

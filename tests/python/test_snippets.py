@@ -8,7 +8,7 @@ from html import unescape
 
 from flask import Flask, render_template_string, request
 
-from conftest import HUB_PATH, end_companions
+from conftest import HUB_PATH
 from support import servers
 from support.sse import Stream
 
@@ -65,7 +65,6 @@ def publish():
         each.close()
     assert "Traceback" not in server.log
     server.stop()
-    end_companions(runtime_dir)
 
 
 def test_urls_with_a_jwt_and_several_topics(app):
@@ -119,7 +118,8 @@ def test_authorization_by_jwt_cookie_and_session(make_app):
 
 
 def test_a_stream_granted_by_the_session_ends_and_is_judged_again(start):
-    server = start(servers.gunicorn, FLASK_MERCURE_TOKEN_LIFETIME="2")
+    server = start(servers.gunicorn, FLASK_MERCURE_TOKEN_LIFETIME="5")
+    server.publish("other", "begins what lives longer than a stream")
     _, _, headers = server.request("POST", "/login/alice")
     cookie = {"Cookie": headers["Set-Cookie"].partition(";")[0]}
     path = f"{HUB_PATH}?topic=users/alice"

@@ -93,8 +93,7 @@ def test_a_deploy_is_not_noticed(start, runtime_dir, own_hub):
     workers are killed and the hub is upgraded."""
     _, hub = own_hub
     options = ("-w", "2", "--max-requests", "40", "--max-requests-jitter", "20")
-    environment = {"MERCURE_HUB_BINARY": str(hub), "FLASK_MERCURE_COMPANION_GRACE": "10"}
-    server = start(servers.gunicorn, *options, **environment)
+    server = start(servers.gunicorn, *options, MERCURE_HUB_BINARY=str(hub))
     audience = Audience(server.port, f"{HUB_PATH}?topic=t", SUBSCRIBERS)
     servers.wait_until(audience.all_live, timeout=60)
     publishers = Publishers(server, RATE)

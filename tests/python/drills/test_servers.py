@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -15,8 +16,10 @@ LONG = os.environ.get("MERCURE_DRILL") == "long"
 
 def descriptors(pid: int) -> int:
     """Open descriptors of a process and of its children."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    children = [int(child) for task in tasks for child in task.read_text().split()]
+    children: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # the thread of a request may end meanwhile
+            children += map(int, (task / "children").read_text().split())
     own = len(list(Path(f"/proc/{pid}/fd").iterdir()))
     # The companion may be a child; its descriptors are its own business.
     servers_own = [c for c in children if "companion" not in Path(f"/proc/{c}/cmdline").read_text()]

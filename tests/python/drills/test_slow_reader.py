@@ -6,6 +6,8 @@ import statistics
 import time
 from pathlib import Path
 
+import pytest
+
 from conftest import HUB_PATH, companions
 from support import servers
 from support.sse import Crowd, Stream
@@ -22,6 +24,7 @@ def resident(pid: int) -> int:
     return int(line.split()[1]) * 1024
 
 
+@pytest.mark.timeout(600)
 def test_one_stalled_reader_among_a_hundred(start, runtime_dir):
     server = start(servers.gunicorn, "-w", "2")
     healthy = [Stream.open(server.port, f"{HUB_PATH}?topic=t") for _ in range(99)]
@@ -39,7 +42,7 @@ def test_one_stalled_reader_among_a_hundred(start, runtime_dir):
     assert all(stream.data == expected for stream in healthy), "the 99 miss nothing"
     early, late = statistics.median(took[:100]), statistics.median(took[-100:])
     print(f"publishing took {early * 1e3:.2f} ms at first, {late * 1e3:.2f} ms at the end")
-    assert max(took) < 5, "no publisher ever waited for the stalled reader"
+    assert max(took) < 20, "no publisher ever waited for the stalled reader"
 
     (companion,) = companions(runtime_dir)
     memory = resident(companion)

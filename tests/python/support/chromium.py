@@ -6,9 +6,11 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
+# A busy machine may take long over what happens in the end.
+expect.set_options(timeout=30_000)
 #: No call home at start: this machine's network may be closed.
 _QUIET = [
     "--disable-background-networking",

@@ -26,6 +26,8 @@ class Stream:
     head: str = ""
     events: list[Event] = field(default_factory=list)
     ended: bool = False
+    #: How many of the events have data.
+    count: int = 0
     _buffer: bytes = b""
     _chunked: bool = False
     _left: int | None = None
@@ -126,13 +128,14 @@ class Stream:
             elif name == "event":
                 event.type = value
         event.data = "\n".join(lines) if lines else None
+        self.count += event.data is not None
         if event.id or event.data is not None:
             self.events.append(event)
 
     def wait(self, count: int, timeout: float = PATIENCE) -> list[str]:
         """Waits until so many events with data have arrived; returns them all."""
-        Crowd([self]).wait(lambda: len(self.data) >= count or self.ended, timeout)
-        assert len(self.data) >= count, f"the stream ended after {len(self.data)} of {count}"
+        Crowd([self]).wait(lambda: self.count >= count or self.ended, timeout)
+        assert self.count >= count, f"the stream ended after {self.count} of {count}"
         return self.data
 
     def wait_for_end(self, timeout: float = PATIENCE) -> None:
@@ -170,7 +173,7 @@ class Crowd:
 
     def wait_for(self, count: int, timeout: float = PATIENCE) -> None:
         """Waits until everybody has so many events."""
-        short = lambda: [s for s in self.streams if len(s.data) < count]  # noqa: E731
+        short = lambda: [s for s in self.streams if s.count < count]  # noqa: E731
         self.wait(lambda: not short() or any(s.ended for s in self.streams), timeout)
         assert not short(), f"{len(short())} of {len(self.streams)} did not get {count} events"
 
