@@ -6,6 +6,7 @@
 //! the new one serves nobody.
 
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -78,11 +79,16 @@ pub enum Upgraded {
     Not(Box<Server>, anyhow::Error),
 }
 
-/// Starts a program with this one's arguments and gives everything to it.
+/// Starts a program with this one's arguments and gives everything to it, unless this one is `stopped` before
+/// the other one is ready.
 ///
 /// # Errors
 /// If the other program failed halfway, and this one cannot go on either.
-pub async fn upgrade(server: Server, program: &Path) -> anyhow::Result<Upgraded> {
+pub async fn upgrade(
+    server: Server,
+    program: &Path,
+    stopped: impl Future<Output = ()>,
+) -> anyhow::Result<Upgraded> {
     tracing::info!(program = %program.display(), "another program is to take this one's place");
     if std::process::id() == 1 {
         let error = anyhow::anyhow!(
@@ -95,7 +101,7 @@ pub async fn upgrade(server: Server, program: &Path) -> anyhow::Result<Upgraded>
         Ok(head) => head,
         Err(error) => return Ok(Upgraded::Not(Box::new(server), error)),
     };
-    let successor = match start(program.to_owned()).await {
+    let successor = match start(program, stopped).await {
         Ok(successor) => successor,
         Err(error) => return Ok(Upgraded::Not(Box::new(server), error)),
     };
@@ -118,37 +124,53 @@ struct Successor {
     to: UnixStream,
 }
 
-async fn start(program: PathBuf) -> anyhow::Result<Successor> {
-    let starting = move || {
-        let (to, theirs) = UnixStream::pair()?;
-        to.set_read_timeout(Some(START))?;
-        to.set_write_timeout(Some(PATIENCE))?;
-        let mut command = Command::new(&program);
-        command.args(std::env::args_os().skip(1)).env(VARIABLE, "1");
-        let process = command.stdin(std::os::fd::OwnedFd::from(theirs)).spawn();
-        let process = process.with_context(|| format!("starting {}", program.display()))?;
-        // The other end is the other program's alone, so its death is seen.
-        drop(command);
-        let successor = Successor { process, to };
-        match Messages::default().wait(&successor.to) {
-            Ok(Some(word)) if word == ABLE => {
-                successor.to.set_read_timeout(Some(PATIENCE))?;
-                Ok(successor)
-            }
-            Err(error) => {
-                successor.end();
-                bail!("the new program did not start within {START:?}: {error}")
-            }
-            Ok(_) => {
-                successor.end();
-                bail!("the new program did not start; it has said why")
-            }
-        }
-    };
-    tokio::task::spawn_blocking(starting).await?
+async fn start(program: &Path, stopped: impl Future<Output = ()>) -> anyhow::Result<Successor> {
+    let successor = Successor::spawn(program)?;
+    let line = successor.to.try_clone()?;
+    let mut starting = tokio::task::spawn_blocking(move || successor.starts());
+    tokio::select! {
+        started = &mut starting => return started?,
+        () = stopped => {}
+    }
+    // Whoever waits at it, here and there, waits no longer.
+    line.shutdown(Shutdown::Both)?;
+    if let Ok(successor) = starting.await? {
+        tokio::task::spawn_blocking(move || successor.end()).await?;
+    }
+    bail!("this program is told to stop")
 }
 
 impl Successor {
+    fn spawn(program: &Path) -> anyhow::Result<Self> {
+        let (to, theirs) = UnixStream::pair()?;
+        to.set_read_timeout(Some(START))?;
+        to.set_write_timeout(Some(PATIENCE))?;
+        let mut command = Command::new(program);
+        command.args(std::env::args_os().skip(1)).env(VARIABLE, "1");
+        let process = command.stdin(std::os::fd::OwnedFd::from(theirs)).spawn();
+        let process = process.with_context(|| format!("starting {}", program.display()))?;
+        // The other end is the other program's alone when the command is gone, so its death is seen.
+        Ok(Self { process, to })
+    }
+
+    /// Waits until it has understood its configuration.
+    fn starts(self) -> anyhow::Result<Self> {
+        match Messages::default().wait(&self.to) {
+            Ok(Some(word)) if word == ABLE => {
+                self.to.set_read_timeout(Some(PATIENCE))?;
+                Ok(self)
+            }
+            Err(error) => {
+                self.end();
+                bail!("the new program did not start within {START:?}: {error}")
+            }
+            Ok(_) => {
+                self.end();
+                bail!("the new program did not start; it has said why")
+            }
+        }
+    }
+
     /// Ends it, so that it touches nothing any more; but not before it could say what is wrong.
     fn end(mut self) {
         const LAST_WORDS: u32 = 100;

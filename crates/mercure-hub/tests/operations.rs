@@ -291,6 +291,16 @@ fn a_service_manager_is_told() {
     assert!(hub.process.ends_within(PATIENCE));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_that_waits_for_its_log_can_be_stopped() {
+    let away = format!("redis://127.0.0.1:{}", free_port());
+    let mut hub = Node::start(&away, &[]);
+    said(&hub, "waiting for Redis").await;
+    hub.process.signal("TERM");
+    said(&hub, "stopped before the log was there").await;
+    assert!(hub.process.ends_within(PATIENCE), "{}", hub.words());
+}
+
 #[test]
 fn signals_are_heard_that_who_starts_the_hub_has_blocked() {
     let block = "import os, signal, sys\n\

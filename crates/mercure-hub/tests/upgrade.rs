@@ -6,6 +6,7 @@ mod drill;
 mod support;
 
 use std::collections::HashSet;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -232,6 +233,24 @@ async fn a_stop_that_comes_during_an_upgrade_reaches_whoever_serves_then() {
         assert!(ends(heir.0).await, "{}", node.words());
     }
     assert!(tokio::net::TcpStream::connect(node.address()).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_does_not_get_ready_holds_up_no_stop() {
+    let folder = TempDir::new().expect("folder");
+    let path = folder.path().join("hub").display().to_string();
+    let copy = format!("cp \"$1\" {path} && shift && exec {path} \"$@\"");
+    let mut node = Node::start_under(&["sh", "-c", &copy, "sh"], "memory://", &[]);
+    let other = folder.path().join("other");
+    std::fs::write(&other, "#!/bin/sh\nexec sleep 60\n").expect("written");
+    std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o755)).expect("mode");
+    std::fs::rename(&other, &path).expect("in its place");
+    node.process.signal("USR2");
+    node.says("take this one's place").await;
+    node.process.signal("TERM");
+    assert!(node.process.ends_within(PATIENCE), "{}", node.words());
+    let words = node.words();
+    assert!(words.contains("stopping:") && !words.contains("goes on"), "{words}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

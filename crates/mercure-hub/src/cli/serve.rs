@@ -26,7 +26,7 @@ pub(super) fn serve(matches: &ArgMatches) -> anyhow::Result<()> {
     let runtime = runtime()?;
     let served = runtime.block_on(async {
         let mut signals = Signals::new()?;
-        let mut server = start(config).await?;
+        let Some(mut server) = start(config, &mut signals).await? else { return Ok(()) };
         manager::tell(&[manager::State::Ready]);
         loop {
             match signals.next().await {
@@ -36,22 +36,24 @@ pub(super) fn serve(matches: &ArgMatches) -> anyhow::Result<()> {
                     manager::tell(&[manager::State::Ready]);
                 }
                 // Whatever is at this one's path now.
-                Signal::Upgrade => match upgrade(server, &program).await? {
-                    Upgraded::Not(same, error) => {
-                        tracing::error!("this program goes on: {error:#}");
-                        server = *same;
+                Signal::Upgrade => {
+                    let mut is_to_stop = false;
+                    let stopped = async {
+                        signals.hurry().await;
+                        is_to_stop = true;
+                    };
+                    match upgrade(server, &program, stopped).await? {
+                        Upgraded::Not(same, _) if is_to_stop => {
+                            return stop(*same, &mut signals).await;
+                        }
+                        Upgraded::Not(same, error) => {
+                            tracing::error!("this program goes on: {error:#}");
+                            server = *same;
+                        }
+                        Upgraded::To(process) => return leave_to(process, signals).await,
                     }
-                    Upgraded::To(process) => {
-                        tracing::info!(process, "another process serves now");
-                        manager::tell(&[manager::State::MainPid(process), manager::State::Ready]);
-                        signals.pass_on(process).await;
-                        return Ok(());
-                    }
-                },
-                Signal::Terminate => {
-                    manager::tell(&[manager::State::Stopping]);
-                    return server.stop(async || signals.hurry().await).await;
                 }
+                Signal::Terminate => return stop(server, &mut signals).await,
                 // Somebody waits at a terminal.
                 Signal::Interrupt => {
                     let mut is_first = true;
@@ -76,13 +78,28 @@ pub(super) fn serve(matches: &ArgMatches) -> anyhow::Result<()> {
     }
 }
 
-/// Serves at its own listeners, or in the place of the program that has started this one.
-async fn start(config: Config) -> anyhow::Result<Server> {
+/// Ends in the orderly way.
+async fn stop(server: Server, signals: &mut Signals) -> anyhow::Result<()> {
+    manager::tell(&[manager::State::Stopping]);
+    server.stop(async || signals.hurry().await).await
+}
+
+/// Ends, since another process serves.
+async fn leave_to(process: u32, signals: Signals) -> anyhow::Result<()> {
+    tracing::info!(process, "another process serves now");
+    manager::tell(&[manager::State::MainPid(process), manager::State::Ready]);
+    signals.pass_on(process).await;
+    Ok(())
+}
+
+/// Serves at its own listeners, or in the place of the program that has started this one. `None` if it is told
+/// to stop before the log is there.
+async fn start(config: Config, signals: &mut Signals) -> anyhow::Result<Option<Server>> {
     tell_of_pages(&config);
     if let Some(predecessor) = Predecessor::find()? {
         let server = predecessor.succeed(config).await?;
         tracing::info!("serving in the place of the program before");
-        return Ok(server);
+        return Ok(Some(server));
     }
     let (path, listeners) = (config.hub_path.clone(), Listeners::bind(&config).await?);
     for address in listeners.addresses() {
@@ -91,7 +108,13 @@ async fn start(config: Config) -> anyhow::Result<Server> {
     for address in listeners.redirect_addresses() {
         tracing::info!(address, "listening, and sending everybody on to HTTPS");
     }
-    Server::start(config, listeners).await
+    tokio::select! {
+        started = Server::start(config, listeners) => started.map(Some),
+        () = signals.hurry() => {
+            tracing::info!("stopped before the log was there");
+            Ok(None)
+        }
+    }
 }
 
 /// As many connections as this user may open are fewer than the configuration allows, at times.
