@@ -2,8 +2,13 @@ use std::io::{Read as _, Write as _};
 
 use anyhow::{Context, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use http::HeaderValue;
+use url::Url;
 
 use super::{Usage, variable};
+
+/// A publication from which on the hub is asked before it is sent, in bytes.
+const LARGE: usize = 64 * 1024;
 
 fn common(command: Command) -> Command {
     command
@@ -79,33 +84,42 @@ pub(super) fn publish(matches: &ArgMatches) -> anyhow::Result<()> {
             form.append_pair(field, value);
         }
     }
-    let url = setting(matches, "hub", "MERCURE_HUB_URL")?.unwrap_or_default();
+    let (url, form) = (hub(matches)?, form.finish());
     let mut request =
-        agent().post(&url).header("Content-Type", "application/x-www-form-urlencoded");
-    if let Some(token) = setting(matches, "jwt", "MERCURE_JWT")? {
-        request = request.header("Authorization", format!("Bearer {token}"));
+        agent().post(url.as_str()).header("Content-Type", "application/x-www-form-urlencoded");
+    if let Some(bearer) = bearer(matches)? {
+        request = request.header("Authorization", bearer);
     }
-    let response = request.send(form.finish()).map_err(|error| unreachable(&url, &error))?;
+    // What the hub refuses for its size would not be seen by who is still sending it.
+    if form.len() > LARGE {
+        request = request.header("Expect", "100-continue");
+    }
+    let response = request.send(form).map_err(|error| unreachable(&url, &error))?;
     let id = checked(response)?.body_mut().read_to_string()?;
     writeln!(std::io::stdout(), "{id}")?;
     Ok(())
 }
 
 pub(super) fn subscribe(matches: &ArgMatches) -> anyhow::Result<()> {
-    let url = setting(matches, "hub", "MERCURE_HUB_URL")?.unwrap_or_default();
-    let mut target = url::Url::parse(&url).map_err(|error| Usage(format!("--hub: {error}")))?;
+    let url = hub(matches)?;
+    let mut target = url.clone();
     for topic in matches.get_many::<String>("topic").unwrap_or_default() {
         target.query_pairs_mut().append_pair("topic", topic);
     }
     let mut request = agent().get(target.as_str()).header("Accept", "text/event-stream");
-    if let Some(token) = setting(matches, "jwt", "MERCURE_JWT")? {
-        request = request.header("Authorization", format!("Bearer {token}"));
+    if let Some(bearer) = bearer(matches)? {
+        request = request.header("Authorization", bearer);
     }
     if let Some(id) = matches.get_one::<String>("last-event-id") {
-        request = request.header("Last-Event-ID", id);
+        request = request.header("Last-Event-ID", header("--last-event-id", id)?);
     }
-    let response = request.call().map_err(|error| unreachable(&url, &error))?;
-    let mut stream = checked(response)?.into_body().into_reader();
+    let response = checked(request.call().map_err(|error| unreachable(&url, &error))?)?;
+    let kind = response.headers().get("Content-Type").and_then(|kind| kind.to_str().ok());
+    if !kind.is_some_and(|kind| kind.starts_with("text/event-stream")) {
+        let kind = kind.unwrap_or("of no type").escape_debug();
+        bail!("what answers at {} is no hub: {kind}, not text/event-stream", place(&url));
+    }
+    let mut stream = response.into_body().into_reader();
     let mut out = std::io::stdout();
     let mut chunk = [0; 16 * 1024];
     loop {
@@ -134,8 +148,40 @@ fn setting(matches: &ArgMatches, flag: &str, name: &str) -> anyhow::Result<Optio
     Ok(variable(name)?.or(value))
 }
 
-fn unreachable(url: &str, error: &ureq::Error) -> anyhow::Error {
-    anyhow::anyhow!("cannot reach the hub at {url}: {error}; is it running? (mercure-hub serve)")
+fn hub(matches: &ArgMatches) -> anyhow::Result<Url> {
+    let text = setting(matches, "hub", "MERCURE_HUB_URL")?.unwrap_or_default();
+    let url = Url::parse(&text).map_err(|error| Usage(format!("--hub: {error}")))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        bail!(Usage("--hub: must begin with http:// or https://".to_owned()));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        let advice = "--hub: a hub takes no name and password; give it a token with --jwt";
+        bail!(Usage(advice.to_owned()));
+    }
+    Ok(url)
+}
+
+fn bearer(matches: &ArgMatches) -> anyhow::Result<Option<HeaderValue>> {
+    let token = setting(matches, "jwt", "MERCURE_JWT")?;
+    Ok(token.map(|token| header("--jwt", &format!("Bearer {token}"))).transpose()?)
+}
+
+/// A value as a header can hold it; what it is may be a secret.
+fn header(flag: &str, text: &str) -> Result<HeaderValue, Usage> {
+    let error = |_| Usage(format!("{flag}: holds a character that a header cannot hold"));
+    HeaderValue::from_str(text).map_err(error)
+}
+
+/// The URL without its query, which may hold a token.
+fn place(url: &Url) -> Url {
+    let mut place = url.clone();
+    place.set_query(None);
+    place
+}
+
+fn unreachable(url: &Url, error: &ureq::Error) -> anyhow::Error {
+    let place = place(url);
+    anyhow::anyhow!("cannot reach the hub at {place}: {error}; is it running? (mercure-hub serve)")
 }
 
 fn checked(mut response: http::Response<ureq::Body>) -> anyhow::Result<http::Response<ureq::Body>> {
