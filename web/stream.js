@@ -4,14 +4,23 @@
 /** The longest event that is taken, in characters: what never ends must not fill the memory. */
 const LONGEST = 16 * 1024 * 1024;
 
+/** The longest wait before it comes back, in milliseconds; timers take no more than 31 bits. */
+const LONGEST_WAIT = 60 * 60 * 1000;
+
 /** Splits a text into lines, and lines into events. */
 export class Parser {
   /** @param {(event: {id: string, type: string, data: string}) => void} dispatch */
   constructor(dispatch) {
     this.dispatch = dispatch;
-    this.rest = "";
     this.lastId = "";
     this.retry = 1000;
+    this.restart();
+  }
+
+  /** Forgets what a connection that has ended had begun with. */
+  restart() {
+    this.rest = "";
+    this.id = this.lastId;
     this.#next();
   }
 
@@ -35,11 +44,13 @@ export class Parser {
     const [, name, value] = /^([^:]*):? ?(.*)$/s.exec(line);
     if (name === "data") this.data.push(value);
     if (name === "event") this.type = value;
-    if (name === "id" && !value.includes("\0")) this.lastId = value;
-    if (name === "retry" && /^\d+$/.test(value)) this.retry = Number(value);
+    if (name === "id" && !value.includes("\0")) this.id = value;
+    if (name === "retry" && /^\d+$/.test(value)) this.retry = Math.min(Number(value), LONGEST_WAIT);
   }
 
   #end() {
+    // Only what came whole is not asked for again.
+    this.lastId = this.id;
     if (this.data.length > 0) {
       this.dispatch({ id: this.lastId, type: this.type || "message", data: this.data.join("\n") });
     }
@@ -98,7 +109,7 @@ export class Stream {
     }
     this.told.state("live");
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-    this.parser.rest = "";
+    this.parser.restart();
     for (let part = await reader.read(); !part.done; part = await reader.read()) {
       this.parser.feed(part.value);
     }

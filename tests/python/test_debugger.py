@@ -161,6 +161,20 @@ def test_a_stream_comes_back_with_its_cursor(visit, tmp_path):
         expect(events(page)).to_have_text([str(29 - number) for number in range(30)])
 
 
+def test_half_an_event_is_neither_shown_nor_skipped(visit, hub):
+    """HTML, "Server-sent events": what a connection cuts is forgotten, its id and type included."""
+    read = """async () => {
+        const { Parser } = await import("./stream.js"), shown = [];
+        const parser = new Parser((event) => shown.push(event.id));
+        parser.feed("id: 1\\ndata: whole\\n\\nid: 2\\ndata: ha");
+        parser.restart();
+        const cursor = parser.lastId;
+        parser.feed("retry: 4294967297\\n\\ndata: next\\n\\n");
+        return [shown, cursor, parser.retry < 2 ** 31];
+    }"""
+    assert visit(hub).evaluate(read) == [["1", "1"], "1", True]
+
+
 def test_the_keyboard_is_enough(visit, hub):
     page = visit(hub)
     page.keyboard.press("Tab")
