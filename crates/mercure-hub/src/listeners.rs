@@ -146,6 +146,9 @@ fn explain(listen: &Listen, error: &io::Error, flag: &str) -> anyhow::Error {
         io::ErrorKind::AddrInUse => {
             format!("another program listens there; stop it or choose another address with {flag}")
         }
+        io::ErrorKind::AlreadyExists => {
+            format!("what is there is no socket; move it away, or choose another path with {flag}")
+        }
         io::ErrorKind::PermissionDenied => {
             format!("this user may not listen there; choose another {flag}")
         }

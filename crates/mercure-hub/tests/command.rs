@@ -324,6 +324,47 @@ fn a_log_that_is_not_there_is_neither_waited_for_nor_made() {
 }
 
 #[test]
+fn what_cannot_be_used_is_refused_at_once_and_keys_are_never_shown() {
+    let folder = tempfile::TempDir::new().expect("folder");
+    let (directory, file) = (folder.path().display().to_string(), folder.path().join("file"));
+    std::fs::write(&file, "").expect("written");
+    let serve = ["serve", "--publisher-jwt-key=k", "--ops-listen=none", "--listen=127.0.0.1:0"];
+    let transport = format!("--transport=sqlite://{directory}");
+    fails(&[&serve[..], &[&transport]].concat(), 1, &["is no ordinary file"]);
+    let listen = format!("--listen=unix:{}", file.display());
+    fails(&[&serve[..3], &[&listen]].concat(), 1, &["what is there is no socket", "--listen"]);
+    let check = ["check-config", "--publisher-jwt-key"];
+    fails(&[&check[..], &["file:///dev/zero"]].concat(), 2, &["too large for a key"]);
+    fails(&[&check[..], &["k", "--hub-path=/../x"]].concat(), 2, &["--hub-path: needs a path"]);
+    let pem = "-----BEGIN PUBLIC KEY-----\nvery-secret\n-----END PUBLIC KEY-----";
+    let words = ["--publisher-jwt-key: is PEM"];
+    fails(&[&check[..], &[pem, "--publisher-jwt-alg=RS256"]].concat(), 2, &words);
+}
+
+#[test]
+fn clients_say_what_is_in_the_way() {
+    let hub = TestHub::start();
+    let url = format!("http://{}{PATH}", hub.address);
+    let publish = |more: &[&str], status, words: &[&str]| {
+        fails(&[&["publish", "-t", "a"], more].concat(), status, words);
+    };
+    publish(&["--hub", "ftp://x"], 2, &["--hub: must begin with http://"]);
+    publish(&["--hub", "nonsense"], 2, &["--hub: "]);
+    let named = "http://somebody:very-secret@127.0.0.1:1/";
+    publish(&["--hub", named], 2, &["--hub: a hub takes no name"]);
+    publish(&["--hub", &url, "--jwt", "very-secret\nx"], 2, &["--jwt: holds a character"]);
+    let token = stdout(&run(&["token", "--publish", "*", "--key", support::PUBLISHER_KEY]));
+    let file = tempfile::NamedTempFile::new().expect("file");
+    std::fs::write(file.path(), "x".repeat(4 << 20)).expect("written");
+    let mut large = command(&["publish", "--hub", &url, "--jwt", &token, "-t", "a", "-"]);
+    let output = large.stdin(file.reopen().expect("open")).output().expect("the binary runs");
+    assert!(stderr(&output).contains("answered 413"), "{}", stderr(&output));
+    let elsewhere = url.replace(PATH, "/");
+    fails(&["subscribe", "--hub", &elsewhere, "a"], 1, &["is no hub: text/plain"]);
+    fails(&["subscribe", "--hub", &url, "--last-event-id", "a\nb", "a"], 2, &["--last-event-id: "]);
+}
+
+#[test]
 fn shells_and_man_know_every_setting() {
     for shell in ["bash", "zsh", "fish"] {
         let script = stdout(&run(&["completions", shell]));

@@ -223,13 +223,20 @@ fn what_is_wrong_with_certificates_is_said() {
     let file = |name: &str| folder.path().join(name).display().to_string();
     std::fs::write(file("other.pem"), certificate_of_another_key()).expect("write");
     std::fs::write(file("empty.pem"), "nothing\n").expect("write");
+    std::fs::write(file("cut.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n").expect("write");
+    let encrypted = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nAAAA\n\
+                     -----END RSA PRIVATE KEY-----\n";
+    std::fs::write(file("encrypted.pem"), encrypted).expect("write");
     let (certificate, key) = (file("cert.pem"), file("key.pem"));
     let (empty, other) = (file("empty.pem"), file("other.pem"));
+    let (cut, encrypted) = (file("cut.pem"), file("encrypted.pem"));
     let cases = [
         (vec![("tls_cert", certificate.as_str())], "tls_cert: needs tls_key as well"),
         (vec![("tls_key", key.as_str())], "tls_key: needs tls_cert as well"),
         (vec![("tls_cert", "/nowhere"), ("tls_key", &key)], "/nowhere cannot be read as PEM"),
         (vec![("tls_cert", &certificate), ("tls_key", &certificate)], "cannot be read as PEM"),
+        (vec![("tls_cert", &cut), ("tls_key", &key)], "cut.pem is cut off"),
+        (vec![("tls_cert", &certificate), ("tls_key", &encrypted)], "is encrypted; give it"),
         (vec![("tls_cert", &empty), ("tls_key", &key)], "holds no certificate"),
         (vec![("tls_cert", &other), ("tls_key", &key)], "is not the key of"),
         (vec![("acme_domains", "a.example")], "acme_domains: needs acme_cache"),

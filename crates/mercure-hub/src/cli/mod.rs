@@ -109,6 +109,8 @@ fn with_settings(command: Command) -> Command {
                 .long(setting.flag())
                 .value_name(setting.value.trim_end_matches("..."))
                 .action(ArgAction::Append)
+                // A key in PEM begins with them.
+                .allow_hyphen_values(setting.name.ends_with("_jwt_key"))
                 .help(format!("{}{default} [env: {}]", setting.help, setting.variable())),
         )
     })

@@ -343,7 +343,8 @@ fn fallback_url() -> HubUrl {
 
 fn parse_hub_path(text: &str) -> Result<String, String> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
-    if !text.starts_with('/') || text.ends_with('/') || !text.bytes().all(plain) {
+    let is_clear = text.split('/').all(|part| part != "." && part != "..");
+    if !text.starts_with('/') || text.ends_with('/') || !text.bytes().all(plain) || !is_clear {
         return Err("needs a path like /.well-known/mercure, not ending in a slash".to_owned());
     }
     Ok(text.to_owned())

@@ -1,5 +1,7 @@
 //! Whose tokens the hub believes: the quick form (one key per role) and `[[issuer]]` blocks.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -146,6 +148,9 @@ fn keys(
     Ok(Some(Keys::Fixed(Arc::new(set))))
 }
 
+/// In bytes; a large set of keys has some hundred kilobytes.
+const LARGEST_KEY: u64 = 1 << 20;
+
 /// A key itself, or the contents of the file that it names.
 ///
 /// # Errors
@@ -160,8 +165,13 @@ pub fn read_key(key: &str) -> Result<String, String> {
             false => Ok(key.to_owned()),
         };
     };
-    let text = std::fs::read_to_string(path)
+    let mut text = String::new();
+    let file = File::open(path).map(|file| file.take(LARGEST_KEY + 1));
+    file.and_then(|mut file| file.read_to_string(&mut text))
         .map_err(|error| format!("is in the file {path}, which cannot be read: {error}"))?;
+    if text.len() as u64 > LARGEST_KEY {
+        return Err(format!("is in the file {path}, which is too large for a key"));
+    }
     // An editor's or `openssl`'s line end is not part of a secret.
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }

@@ -67,7 +67,10 @@ impl Bound {
     /// Binds a Unix socket that only this user can connect to, in place of a stale one.
     pub(crate) fn unix(path: &Path, mode: u32) -> io::Result<Self> {
         // Only a socket that nobody listens on any more is in the way, and only a socket is removed.
-        if std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+        if let Ok(found) = std::fs::symlink_metadata(path) {
+            if !found.file_type().is_socket() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
             match std::os::unix::net::UnixStream::connect(path) {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                     std::fs::remove_file(path)?;

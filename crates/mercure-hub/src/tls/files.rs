@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustls::client::verify_server_name;
 use rustls::crypto::ring::default_provider;
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -136,8 +136,13 @@ pub(super) fn not_after(certificate: &CertificateDer<'_>) -> Option<i64> {
 }
 
 fn load(certificate: &Path, key: &Path) -> Result<CertifiedKey, String> {
-    let unreadable = |path: &Path, error: &dyn fmt::Display| {
-        format!("{} cannot be read as PEM: {error}", path.display())
+    let unreadable = |path: &Path, error: &pem::Error| match error {
+        pem::Error::MissingSectionEnd { .. } => format!("{} is cut off", path.display()),
+        _ if is_encrypted(path) => format!(
+            "{} is encrypted; give it without a passphrase (openssl pkey -in {0} -out …)",
+            path.display()
+        ),
+        error => format!("{} cannot be read as PEM: {error}", path.display()),
     };
     let chain = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
@@ -150,8 +155,16 @@ fn load(certificate: &Path, key: &Path) -> Result<CertifiedKey, String> {
         rustls::Error::InconsistentKeys(_) => {
             format!("{} is not the key of {}", key.display(), certificate.display())
         }
+        rustls::Error::General(_) => format!(
+            "{} cannot be used: it takes RSA of 2048 bits or more, ECDSA (P-256, P-384, P-521), or Ed25519",
+            key.display()
+        ),
         other => format!("{}: {other}", certificate.display()),
     })
+}
+
+fn is_encrypted(key: &Path) -> bool {
+    std::fs::read_to_string(key).is_ok_and(|text| text.contains("ENCRYPTED"))
 }
 
 fn stamp(certificate: &Path, key: &Path) -> Stamp {

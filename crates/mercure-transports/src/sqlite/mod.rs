@@ -309,6 +309,9 @@ fn take_lock(path: &Path) -> Outcome<File> {
     let mut beside = real.clone().into_os_string();
     beside.push(".lock");
     let refused = |reason: String| TransportError::Refused(reason);
+    if std::fs::metadata(&real).is_ok_and(|found| !found.is_file()) {
+        return Err(refused(format!("{} is no ordinary file", path.display())));
+    }
     // SQLite keeps what is under way beside the name that it was given.
     if std::fs::metadata(&real).is_ok_and(|file| file.nlink() > 1) {
         return Err(refused(format!(
