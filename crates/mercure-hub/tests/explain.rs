@@ -150,6 +150,7 @@ fn a_refused_token_is_explained() {
 #[test]
 fn topics_and_subscriptions_are_explained() {
     says(&["--topic", "/.well-known/%6Dercure/x"], false, &["reserved for the hub"]);
+    says(&["--topic", "a\u{1b}[31m"], false, &["topic a\\u{1b}[31m: refused"]);
     says(&["--query", "match_foo=a"], false, &["reserved \"match\" namespace"]);
     for (query, topic, hint) in [
         ("match=https://x/{id}", "https://x/1", "1.0 has no URI templates"),

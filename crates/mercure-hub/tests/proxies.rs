@@ -102,6 +102,8 @@ async fn the_name_that_a_client_used_is_believed_of_trusted_proxies_only() {
     assert_eq!(own_origin(&trusting, "").await, "http://inside");
     let odd = "X-Forwarded-Proto: gopher\r\n";
     assert_eq!(own_origin(&trusting, odd).await, "http://inside");
+    let quoting = "X-Forwarded-Host: evil\"\r\n";
+    assert_eq!(own_origin(&trusting, quoting).await, "http://evil\\\"");
     let careful = Node::start("memory://", &[]);
     assert_eq!(own_origin(&careful, outside).await, "http://inside");
 }

@@ -224,7 +224,9 @@ impl Answer {
             }
         };
         let error = error.map(|error| format!("error=\"{error}\""));
-        let metadata = metadata.map(|url| format!("resource_metadata=\"{url}\""));
+        // The host is the client's or a proxy's word.
+        let quoted = |url: &str| url.replace('\\', "\\\\").replace('"', "\\\"");
+        let metadata = metadata.map(|url| format!("resource_metadata=\"{}\"", quoted(url)));
         let parameters: Vec<_> = error.into_iter().chain(metadata).collect();
         let challenge = match parameters.is_empty() {
             true => "Bearer".to_owned(),

@@ -57,7 +57,8 @@ impl Proxies {
 
 /// An address, which some proxies write with a port.
 fn parse_hop(hop: &str) -> Option<IpAddr> {
-    hop.parse().ok().or_else(|| Some(hop.parse::<SocketAddr>().ok()?.ip()))
+    let bare = hop.strip_prefix('[').and_then(|hop| hop.strip_suffix(']')).unwrap_or(hop);
+    bare.parse().ok().or_else(|| Some(hop.parse::<SocketAddr>().ok()?.ip()))
 }
 
 #[cfg(test)]
@@ -68,7 +69,8 @@ mod tests {
     fn a_client_cannot_choose_its_address() {
         let trusted = ["127.0.0.0/8", "10.0.0.0/8", "2001:db8::/32"];
         let proxies = Proxies(trusted.iter().map(|text| text.parse().expect("valid")).collect());
-        let cases: [(&str, &[&str], &str); 11] = [
+        let cases: [(&str, &[&str], &str); 12] = [
+            ("10.0.0.1", &["[2001:db9::5]"], "2001:db9::5"),
             ("10.0.0.1", &["\u{fffd}, 198.51.100.7"], "198.51.100.7"),
             ("10.0.0.1", &["198.51.100.7:4711"], "198.51.100.7"),
             ("192.0.2.1", &[], "192.0.2.1"),

@@ -119,9 +119,10 @@ impl Report<'_> {
 
     fn topics(&mut self, topics: &[String]) {
         for topic in topics {
+            let shown = topic.escape_debug();
             match Topic::parse(topic, &self.config.hub_url, &self.config.limits) {
-                Ok(_) => self.say(format!("topic {topic}: may be published")),
-                Err(error) => self.refuse(format!("topic {topic}: refused: {error}")),
+                Ok(_) => self.say(format!("topic {shown}: may be published")),
+                Err(error) => self.refuse(format!("topic {shown}: refused: {error}")),
             }
         }
     }

@@ -165,7 +165,7 @@ async fn publication(
     let principal = match site.publisher(&terms, request).await {
         Ok(principal) => principal,
         Err(refusal) => {
-            drain(body).await;
+            drain(body, service.max_request_body).await;
             return Err(refusal);
         }
     };
@@ -194,13 +194,14 @@ fn respond(result: Result<api::Accepted, Answer>, service: &api::Service) -> Res
 /// How long a client may take to send a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Takes in what little a client sends along with a request that is refused: some never see the
-/// answer if it comes while they are still sending.
-async fn drain(body: axum::body::Body) {
-    const LITTLE: usize = 64 * 1024;
-    const MOMENT: Duration = Duration::from_secs(1);
+/// Takes in what a client sends along with a request that is refused: some never see the answer if it comes
+/// while they are still sending.
+async fn drain(body: axum::body::Body, limit: usize) {
+    const MOMENT: Duration = Duration::from_secs(3);
+    let mut body = Limited::new(body, limit);
+    let gone = async { while let Some(Ok(_)) = body.frame().await {} };
     // Whatever comes of it, the answer is the same.
-    let _ = tokio::time::timeout(MOMENT, Limited::new(body, LITTLE).collect()).await;
+    let _ = tokio::time::timeout(MOMENT, gone).await;
 }
 
 async fn read(body: axum::body::Body, limit: usize) -> Result<Bytes, Answer> {
