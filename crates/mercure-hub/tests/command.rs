@@ -336,6 +336,7 @@ fn what_cannot_be_used_is_refused_at_once_and_keys_are_never_shown() {
     let check = ["check-config", "--publisher-jwt-key"];
     fails(&[&check[..], &["file:///dev/zero"]].concat(), 2, &["too large for a key"]);
     fails(&[&check[..], &["k", "--hub-path=/../x"]].concat(), 2, &["--hub-path: needs a path"]);
+    fails(&[&check[..], &["--listen=127.0.0.1:1"]].concat(), 2, &["jwt-key: needs a value"]);
     let pem = "-----BEGIN PUBLIC KEY-----\nvery-secret\n-----END PUBLIC KEY-----";
     let words = ["--publisher-jwt-key: is PEM"];
     fails(&[&check[..], &[pem, "--publisher-jwt-alg=RS256"]].concat(), 2, &words);
@@ -356,9 +357,11 @@ fn clients_say_what_is_in_the_way() {
     let token = stdout(&run(&["token", "--publish", "*", "--key", support::PUBLISHER_KEY]));
     let file = tempfile::NamedTempFile::new().expect("file");
     std::fs::write(file.path(), "x".repeat(4 << 20)).expect("written");
-    let mut large = command(&["publish", "--hub", &url, "--jwt", &token, "-t", "a", "-"]);
-    let output = large.stdin(file.reopen().expect("open")).output().expect("the binary runs");
-    assert!(stderr(&output).contains("answered 413"), "{}", stderr(&output));
+    for (token, answer) in [(token.as_str(), "answered 413"), ("nonsense", "answered 401")] {
+        let mut large = command(&["publish", "--hub", &url, "--jwt", token, "-t", "a", "-"]);
+        let output = large.stdin(file.reopen().expect("open")).output().expect("the binary runs");
+        assert!(stderr(&output).contains(answer), "{}", stderr(&output));
+    }
     let elsewhere = url.replace(PATH, "/");
     fails(&["subscribe", "--hub", &elsewhere, "a"], 1, &["is no hub: text/plain"]);
     fails(&["subscribe", "--hub", &url, "--last-event-id", "a\nb", "a"], 2, &["--last-event-id: "]);

@@ -116,7 +116,7 @@ pub(super) fn subscribe(matches: &ArgMatches) -> anyhow::Result<()> {
     let response = checked(request.call().map_err(|error| unreachable(&url, &error))?)?;
     let kind = response.headers().get("Content-Type").and_then(|kind| kind.to_str().ok());
     if !kind.is_some_and(|kind| kind.starts_with("text/event-stream")) {
-        let kind = kind.unwrap_or("of no type").escape_debug();
+        let kind = kind.unwrap_or("of no type");
         bail!("what answers at {} is no hub: {kind}, not text/event-stream", place(&url));
     }
     let mut stream = response.into_body().into_reader();

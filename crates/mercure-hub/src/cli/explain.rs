@@ -8,7 +8,7 @@ use mercure_hub::auth::{Role, TokenReport, explain_token};
 use mercure_hub::config::Config;
 use mercure_protocol::{Matcher, MatcherType, SubscribeQuery, Topic, TopicView};
 
-use super::{Usage, layers, variable, with_settings};
+use super::{Usage, layers, printable, variable, with_settings};
 
 pub(super) fn command() -> Command {
     let about = "Say why a token, a topic or a subscription is refused, or would never match";
@@ -119,7 +119,7 @@ impl Report<'_> {
 
     fn topics(&mut self, topics: &[String]) {
         for topic in topics {
-            let shown = topic.escape_debug();
+            let shown = printable(topic);
             match Topic::parse(topic, &self.config.hub_url, &self.config.limits) {
                 Ok(_) => self.say(format!("topic {shown}: may be published")),
                 Err(error) => self.refuse(format!("topic {shown}: refused: {error}")),

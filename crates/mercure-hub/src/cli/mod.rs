@@ -127,10 +127,31 @@ fn layers(matches: &ArgMatches) -> anyhow::Result<Layers> {
     layers.environment(variables()?);
     for setting in SETTINGS {
         if let Ok(Some(values)) = matches.try_get_many::<String>(setting.name) {
+            // Where a key was forgotten, what follows it would be a key that anybody can guess.
+            if setting.name.ends_with("_jwt_key") && values.clone().any(|value| is_flag(value)) {
+                anyhow::bail!(Usage(format!("--{}: needs a value", setting.flag())));
+            }
             layers.flag(setting, &values.cloned().collect::<Vec<_>>());
         }
     }
     Ok(layers)
+}
+
+fn is_flag(value: &str) -> bool {
+    let long = value.strip_prefix("--").and_then(|name| name.chars().next());
+    long.is_some_and(char::is_alphabetic) || (value.starts_with('-') && value.len() <= 2)
+}
+
+/// A text of somebody's as a terminal may be shown it.
+fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for char in text.chars() {
+        match char.is_control() {
+            true => shown.extend(char.escape_debug()),
+            false => shown.push(char),
+        }
+    }
+    shown
 }
 
 /// The environment. Variables of others may hold anything; ours must be text, and are named, never
@@ -163,7 +184,10 @@ where
 {
     runtime()?.block_on(async {
         let mut signals = signals::Signals::new()?;
-        program(Box::pin(async move { signals.hurry().await })).await
+        let stop = async move {
+            signals.hurry().await;
+        };
+        program(Box::pin(stop)).await
     })
 }
 

@@ -156,7 +156,7 @@ fn load(certificate: &Path, key: &Path) -> Result<CertifiedKey, String> {
             format!("{} is not the key of {}", key.display(), certificate.display())
         }
         rustls::Error::General(_) => format!(
-            "{} cannot be used: it takes RSA of 2048 bits or more, ECDSA (P-256, P-384, P-521), or Ed25519",
+            "{} cannot be used: it takes RSA of 2048 to 4096 bits, ECDSA (P-256 or P-384), or Ed25519",
             key.display()
         ),
         other => format!("{}: {other}", certificate.display()),
