@@ -80,7 +80,7 @@ pub enum Upgraded {
 }
 
 /// Starts a program with this one's arguments and gives everything to it, unless this one is `stopped` before
-/// the other one is ready.
+/// the other one has understood its configuration.
 ///
 /// # Errors
 /// If the other program failed halfway, and this one cannot go on either.

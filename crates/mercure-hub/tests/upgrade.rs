@@ -237,6 +237,11 @@ async fn a_stop_that_comes_during_an_upgrade_reaches_whoever_serves_then() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_does_not_get_ready_holds_up_no_stop() {
+    no_stop_is_held_up("TERM").await;
+    no_stop_is_held_up("INT").await;
+}
+
+async fn no_stop_is_held_up(signal: &str) {
     let folder = TempDir::new().expect("folder");
     let path = folder.path().join("hub").display().to_string();
     let copy = format!("cp \"$1\" {path} && shift && exec {path} \"$@\"");
@@ -247,7 +252,7 @@ async fn a_program_that_does_not_get_ready_holds_up_no_stop() {
     std::fs::rename(&other, &path).expect("in its place");
     node.process.signal("USR2");
     node.says("take this one's place").await;
-    node.process.signal("TERM");
+    node.process.signal(signal);
     assert!(node.process.ends_within(PATIENCE), "{}", node.words());
     let words = node.words();
     assert!(words.contains("stopping:") && !words.contains("goes on"), "{words}");

@@ -37,31 +37,21 @@ pub(super) fn serve(matches: &ArgMatches) -> anyhow::Result<()> {
                 }
                 // Whatever is at this one's path now.
                 Signal::Upgrade => {
-                    let mut is_to_stop = false;
-                    let stopped = async {
-                        signals.hurry().await;
-                        is_to_stop = true;
-                    };
-                    match upgrade(server, &program, stopped).await? {
-                        Upgraded::Not(same, _) if is_to_stop => {
-                            return stop(*same, &mut signals).await;
+                    let mut asked = None;
+                    let stopped = async { asked = Some(signals.hurry().await) };
+                    match (upgrade(server, &program, stopped).await?, asked) {
+                        (Upgraded::Not(same, _), Some(asked)) => {
+                            return stop(*same, &mut signals, asked).await;
                         }
-                        Upgraded::Not(same, error) => {
+                        (Upgraded::Not(same, error), None) => {
                             tracing::error!("this program goes on: {error:#}");
                             server = *same;
                         }
-                        Upgraded::To(process) => return leave_to(process, signals).await,
+                        (Upgraded::To(process), _) => return leave_to(process, signals).await,
                     }
                 }
-                Signal::Terminate => return stop(server, &mut signals).await,
-                // Somebody waits at a terminal.
-                Signal::Interrupt => {
-                    let mut is_first = true;
-                    let hurry = async || match std::mem::take(&mut is_first) {
-                        true => {}
-                        false => signals.hurry().await,
-                    };
-                    return server.stop(hurry).await;
+                asked @ (Signal::Terminate | Signal::Interrupt) => {
+                    return stop(server, &mut signals, asked).await;
                 }
             }
         }
@@ -78,10 +68,16 @@ pub(super) fn serve(matches: &ArgMatches) -> anyhow::Result<()> {
     }
 }
 
-/// Ends in the orderly way.
-async fn stop(server: Server, signals: &mut Signals) -> anyhow::Result<()> {
+/// Ends in the orderly way; at once for whoever waits at a terminal.
+async fn stop(server: Server, signals: &mut Signals, asked: Signal) -> anyhow::Result<()> {
     manager::tell(&[manager::State::Stopping]);
-    server.stop(async || signals.hurry().await).await
+    let mut is_at_once = asked == Signal::Interrupt;
+    let hurry = async || {
+        if !std::mem::take(&mut is_at_once) {
+            signals.hurry().await;
+        }
+    };
+    server.stop(hurry).await
 }
 
 /// Ends, since another process serves.
@@ -110,7 +106,7 @@ async fn start(config: Config, signals: &mut Signals) -> anyhow::Result<Option<S
     }
     tokio::select! {
         started = Server::start(config, listeners) => started.map(Some),
-        () = signals.hurry() => {
+        _ = signals.hurry() => {
             tracing::info!("stopped before the log was there");
             Ok(None)
         }

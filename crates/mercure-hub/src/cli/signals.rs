@@ -1,3 +1,4 @@
+use std::io::Write as _;
 use std::time::Duration;
 
 use nix::sys::signal::SigSet;
@@ -8,7 +9,8 @@ use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 /// the threads that do their work (uWSGI), and what such a thread starts inherits that.
 pub(super) fn unblock() {
     if let Err(error) = SigSet::empty().thread_set_mask() {
-        tracing::warn!(%error, "signals may be blocked");
+        // Nothing is logged as yet, and nobody may read this.
+        let _ = writeln!(std::io::stderr(), "mercure-hub: signals may be blocked: {error}");
     }
 }
 
@@ -75,11 +77,11 @@ impl Signals {
         let _ = tokio::time::timeout(MOMENT, passing).await;
     }
 
-    /// Completes when somebody asks once more to stop.
-    pub(super) async fn hurry(&mut self) {
+    /// Completes when somebody asks, or asks once more, to stop.
+    pub(super) async fn hurry(&mut self) -> Signal {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Signal::Terminate,
+            _ = self.interrupt.recv() => Signal::Interrupt,
         }
     }
 }

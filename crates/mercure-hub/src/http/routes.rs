@@ -198,6 +198,10 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// while they are still sending.
 async fn drain(body: axum::body::Body, limit: usize) {
     const MOMENT: Duration = Duration::from_secs(3);
+    // Nobody is asked to send what is not read to its end.
+    if http_body::Body::size_hint(&body).lower() > limit as u64 {
+        return;
+    }
     let mut body = Limited::new(body, limit);
     let gone = async { while let Some(Ok(_)) = body.frame().await {} };
     // Whatever comes of it, the answer is the same.

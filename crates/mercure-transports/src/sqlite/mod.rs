@@ -23,7 +23,6 @@ use mercure_engine::{
     TransportError,
 };
 use rusqlite::{Connection, ErrorCode, OpenFlags};
-use tokio::runtime::Handle;
 
 use self::ids::Ids;
 use crate::Purpose;
@@ -329,7 +328,11 @@ fn take_lock(path: &Path) -> Outcome<File> {
         ))
     })?;
     // A hub whose place this one takes may hold it for another moment.
-    let pause = || Handle::current().block_on(tokio::time::sleep(LOCK_PAUSE));
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a thread of its own, which outlives the runtime"
+    )]
+    let pause = || std::thread::sleep(LOCK_PAUSE);
     let mut locked = file.try_lock();
     for _ in 0..LOCK_TRIES {
         if !matches!(locked, Err(TryLockError::WouldBlock)) {
