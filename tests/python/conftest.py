@@ -27,8 +27,8 @@ def runtime_dir() -> Iterator[Path]:
     """A short path (Unix sockets have little room), gone afterwards, as are its companions."""
     folder = Path(tempfile.mkdtemp(prefix="mercure-"))
     yield folder
-    for companion in companions(folder):
-        wait_until(lambda pid=companion: not servers.is_alive(pid), what="the companion stayed")
+    # Again and again: the last act of a worker may have been to start one.
+    wait_until(lambda: end_companions(folder), what="the companion stayed")
     shutil.rmtree(folder)
 
 
@@ -44,10 +44,13 @@ def companions(folder: Path) -> list[int]:
     return found
 
 
-def end_companions(folder: Path) -> None:
-    """Ends companions that would stay for their grace period."""
-    for companion in companions(folder):
-        os.kill(companion, signal.SIGTERM)
+def end_companions(folder: Path) -> bool:
+    """Tells companions to end that would stay for their grace period; whether there are none."""
+    found = companions(folder)
+    for companion in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(companion, signal.SIGTERM)
+    return not found
 
 
 @pytest.fixture
@@ -60,7 +63,7 @@ def start(runtime_dir: Path, tmp_path: Path) -> Iterator[Callable[..., Server]]:
             log = tmp_path / f"server-{port}.log"
             environment = {
                 "FLASK_MERCURE_RUNTIME_DIR": str(runtime_dir),
-                # However long a busy machine has no worker; companions are ended below.
+                # However long a busy machine has no worker; companions are ended with the test.
                 "FLASK_MERCURE_COMPANION_GRACE": "60",
                 # On a busy machine a healthy hub may take long; tests rely on its order.
                 "FLASK_MERCURE_PUBLISH_WAIT": "10",
@@ -70,7 +73,6 @@ def start(runtime_dir: Path, tmp_path: Path) -> Iterator[Callable[..., Server]]:
             return stack.enter_context(serve(arguments, port, folder, log, **environment))
 
         yield start
-    end_companions(runtime_dir)
 
 
 @pytest.fixture

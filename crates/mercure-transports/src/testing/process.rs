@@ -103,7 +103,7 @@ impl Drop for Process {
     }
 }
 
-/// A port that nobody listens on, that is given to nobody else here, and that no connection gets as
+/// A port that nobody listens on, that is given to nobody else in this process, and that no connection gets as
 /// its own: the kernel takes those from 32768 on.
 #[must_use]
 pub fn free_port() -> u16 {
