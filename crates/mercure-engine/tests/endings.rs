@@ -169,7 +169,8 @@ async fn streams_that_are_drained_end_one_by_one_and_miss_nothing_until_then() {
             })
         })
         .collect();
-    let window = Duration::from_secs(2);
+    // Long enough that a machine which is busy for a second is no flaw of the pace.
+    let window = Duration::from_secs(4);
     let draining = hub.drain(window, Duration::from_secs(4));
     let publishing = async {
         hub.publish(&update("t", "while it drains")).await.expect("it is still open");
@@ -191,7 +192,6 @@ async fn streams_that_are_drained_end_one_by_one_and_miss_nothing_until_then() {
     }
     moments.sort();
     let spread = moments[95].saturating_sub(moments[5]);
-    // About nine tenths of it, but for a machine that is busy at its end.
-    assert!(spread > window / 4, "{spread:?}");
+    assert!(spread > window / 2, "{spread:?}");
     assert!(retries.len() > 50, "not all at the same moment");
 }

@@ -14,15 +14,13 @@ use std::time::Duration;
 use drill::client::{Stream, Wire, publish};
 use drill::crowd::{Crowd, count};
 use drill::engine::Engine;
-use drill::node::Node;
+use drill::node::{Node, PATIENCE};
 use drill::{is_long, publisher, reader};
 use mercure_transports::testing::{Process, free_port, is_missing};
 use serde_json::json;
 use support::v0;
 use tempfile::TempDir;
 use tokio::time::Instant;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn streams() -> usize {
     if is_long() { 5000 } else { 300 }
@@ -127,11 +125,11 @@ async fn a_reload_drops_no_stream_and_a_broken_file_changes_nothing() {
     write("cors_origins = [\"https://two.example\"]\nlog_level = \"debug\"\nmax_connections = 7\n");
     hub.process.signal("HUP");
     allows(&hub, "https://two.example").await;
-    said(&hub, "take effect after a restart only: max_connections").await;
+    hub.says("take effect after a restart only: max_connections").await;
     // Something of little interest happens: a stream ends.
     let token = reader(&["*"]);
     drop(Stream::open(&hub.address(), "topic=t", &token, "earliest").await.expect("a stream"));
-    said(&hub, "DEBUG").await;
+    hub.says("DEBUG").await;
 
     for (broken, word) in [
         ("cors_origins = [\"nonsense\"]\n", "needs an origin"),
@@ -140,7 +138,7 @@ async fn a_reload_drops_no_stream_and_a_broken_file_changes_nothing() {
     ] {
         write(broken);
         hub.process.signal("HUP");
-        said(&hub, word).await;
+        hub.says(word).await;
         assert!(hub.words().contains("the old configuration is kept"));
         allows(&hub, "https://two.example").await;
     }
@@ -148,21 +146,12 @@ async fn a_reload_drops_no_stream_and_a_broken_file_changes_nothing() {
     write("cors_origins = [\"https://four.example\"]\n");
     hub.process.signal("HUP");
     allows(&hub, "https://four.example").await;
-    said(&hub, "the configuration was reloaded\n").await;
+    hub.says("the configuration was reloaded\n").await;
 
     over.store(true, Ordering::Relaxed);
     let events = counting.await.expect("publishing");
     crowd.have(events.len()).await;
     assert!(crowd.check(&events).is_empty(), "no stream has ended");
-}
-
-/// Waits until the hub says something.
-async fn said(hub: &Node, word: &str) {
-    let begin = Instant::now();
-    while !hub.words().contains(word) {
-        assert!(begin.elapsed() < PATIENCE, "{word} is not said:\n{}", hub.words());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// Waits until pages of an origin may use the hub.
@@ -207,7 +196,7 @@ async fn keys_are_exchanged_by_a_reload() {
     std::fs::write(&file, "the-new-key").expect("write");
     assert!(accepts("the-old-key").await, "nothing changes unasked");
     hub.process.signal("HUP");
-    said(&hub, "the configuration was reloaded").await;
+    hub.says("the configuration was reloaded").await;
     assert!(accepts("the-new-key").await && !accepts("the-old-key").await);
     assert!(!hub.words().contains("the-new-key"));
 }
@@ -222,7 +211,7 @@ async fn who_is_in_a_hurry_asks_twice() {
     over.store(true, Ordering::Relaxed);
     counting.await.expect("publishing");
     hub.process.signal("TERM");
-    said(&hub, "streams end one by one within").await;
+    hub.says("streams end one by one within").await;
     hub.process.signal("TERM");
     let waited = tokio::task::spawn_blocking(move || hub.process.ends_within(PATIENCE));
     assert!(waited.await.expect("waiting"), "it ends at once");
@@ -256,14 +245,14 @@ async fn requests_under_way_are_broken_off_for_who_asks_once_more() {
         begin_publishing(&mut wire).await;
         for signal in signals {
             hub.process.signal(signal);
-            said(&hub, "stopping:").await;
+            hub.says("stopping:").await;
         }
-        said(&hub, "requests under way are finished").await;
+        hub.says("requests under way are finished").await;
         let is_drained = hub.words().contains("streams end one by one");
         assert_eq!(is_drained, signals.len() == 2, "{}", hub.words());
         assert!(!hub.words().contains("broken off"), "{}", hub.words());
         hub.process.signal("INT");
-        said(&hub, "requests under way are broken off").await;
+        hub.says("requests under way are broken off").await;
         assert!(hub.process.ends_within(PATIENCE), "{}", hub.words());
         crowd.tasks.abort_all();
     }
@@ -295,9 +284,9 @@ fn a_service_manager_is_told() {
 async fn a_hub_that_waits_for_its_log_can_be_stopped() {
     let away = format!("redis://127.0.0.1:{}", free_port());
     let mut hub = Node::start(&away, &[]);
-    said(&hub, "waiting for Redis").await;
+    hub.says("waiting for Redis").await;
     hub.process.signal("TERM");
-    said(&hub, "stopped before the log was there").await;
+    hub.says("stopped before the log was there").await;
     assert!(hub.process.ends_within(PATIENCE), "{}", hub.words());
 }
 

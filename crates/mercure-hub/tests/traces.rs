@@ -117,15 +117,6 @@ async fn traces_that_are_lost_are_told_once_and_that_they_arrive_again() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let endpoint = format!("--otlp-endpoint=http://{}", listener.local_addr().expect("address"));
     let node = Node::start("memory://", &[&endpoint]);
-    let said = async |word: &str| {
-        let waiting = async {
-            while !node.words().contains(word) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let waited = tokio::time::timeout(PATIENCE, waiting).await;
-        assert!(waited.is_ok(), "{word} is not said:\n{}", node.words());
-    };
     for (answer, word) in [
         ("500 Internal Server Error", "traces are lost until the collector"),
         ("503 Service Unavailable", "traces are lost until the collector"),
@@ -133,7 +124,7 @@ async fn traces_that_are_lost_are_told_once_and_that_they_arrive_again() {
     ] {
         publish(&node, "", &publisher()).await;
         tokio::time::timeout(PATIENCE, collect(&listener, answer)).await.expect("in time");
-        said(word).await;
+        node.says(word).await;
     }
     assert_eq!(node.words().matches("traces are lost").count(), 1, "{}", node.words());
 }
