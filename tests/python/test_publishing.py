@@ -332,7 +332,7 @@ def test_a_hanging_companion_costs_each_thread_the_timeout_once(make_app, runtim
     for thread in threads:
         thread.join()
     os.kill(companion, signal.SIGCONT)
-    assert max(took) < 15, "each waits once, and not for the others"
+    assert max(took) < 12, "each waits once, and not for the others"
 
 
 def test_a_misspelt_key_is_told(make_app, caplog):

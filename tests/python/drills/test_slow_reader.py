@@ -42,7 +42,7 @@ def test_one_stalled_reader_among_a_hundred(start, runtime_dir):
     assert all(stream.data == expected for stream in healthy), "the 99 miss nothing"
     early, late = statistics.median(took[:100]), statistics.median(took[-100:])
     print(f"publishing took {early * 1e3:.2f} ms at first, {late * 1e3:.2f} ms at the end")
-    assert max(took) < 20, "no publisher ever waited for the stalled reader"
+    assert max(took) < 5, "no publisher ever waited for the stalled reader"
 
     (companion,) = companions(runtime_dir)
     memory = resident(companion)
